@@ -1,0 +1,77 @@
+"""Cluster: what holds for all nodes together. There is one, and it has defaults for everything."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from crds.meta import Column, Model, Resource, Status
+from crds.quantity import Cpu, Duration, Memory
+
+
+class NetworkSpec(Model):
+    """The nodes' own network."""
+
+    cidr: str = "10.77.0.0/24"
+    """Addresses of the nodes, IPv4."""
+    domain: str = "mx.local"
+    """DNS domain of the nodes."""
+
+    @field_validator("cidr")
+    @classmethod
+    def _is_network(cls, value: str) -> str:
+        import ipaddress
+
+        ipaddress.IPv4Network(value)
+        return value
+
+
+class JobDefaults(Model):
+    """What a job gets that says nothing itself."""
+
+    cpu: Cpu = 1.0
+    """Cores a job is expected to want."""
+    memory: Memory = 64 * 2**20
+    """Memory a job is expected to want, bytes."""
+
+
+class ClusterSpec(Model):
+    """Desired state of the cluster as a whole."""
+
+    network: NetworkSpec = Field(default_factory=NetworkSpec)
+    """The nodes' network."""
+    node_grace_period: Duration = 20.0
+    """How long after its last heartbeat a node still counts as Ready."""
+    migration_history: Duration = 3600.0
+    """How long finished Migrations are kept."""
+    job_defaults: JobDefaults = Field(default_factory=JobDefaults)
+    """What a job gets that says nothing itself."""
+
+
+class ClusterStatus(Status):
+    """Observed state of the cluster as a whole."""
+
+    nodes: int = 0
+    """Declared nodes."""
+    ready_nodes: int = 0
+    """Nodes that are Ready."""
+    running_jobs: int = 0
+    """Jobs that run now."""
+
+
+class Cluster(Resource):
+    """One rack of machines as one computer."""
+
+    KIND: ClassVar[str] = "Cluster"
+    PLURAL: ClassVar[str] = "clusters"
+    COLUMNS: ClassVar[tuple[Column, ...]] = (
+        Column("NODES", lambda c: f"{c.status.ready_nodes}/{c.status.nodes}"),
+        Column("JOBS", lambda c: str(c.status.running_jobs)),
+        Column("NETWORK", lambda c: c.spec.network.cidr, wide=True),
+    )
+
+    kind: Literal["Cluster"] = "Cluster"
+    """Kind of the resource."""
+    spec: ClusterSpec = Field(default_factory=ClusterSpec)
+    """Desired state."""
+    status: ClusterStatus = Field(default_factory=ClusterStatus)
+    """Observed state."""

@@ -1,0 +1,68 @@
+"""Where everything lies in etcd. Order matters: what agents may read sorts last; no secret is ever stored.
+
+A read right on a range leaks what sorts *after* it (GHSA-xg4h-6gfc-h4m8), so placements, which agents read, are the last.
+"""
+
+from crds.meta import CLUSTER_SCOPE, Resource
+
+ROOT = "/mx/"
+LEADER = "/mx/leader"
+EVENTS = "/mx/events/"
+NODES = "/mx/nodes/"
+OBJECTS = "/mx/objects/"
+PLACEMENTS = "/mx/placements/"
+
+
+def object_key(kind: type[Resource], name: str, namespace: str = CLUSTER_SCOPE) -> str:
+    """/mx/objects/<plural>/<namespace>/<name>."""
+    return f"{OBJECTS}{kind.PLURAL}/{namespace}/{name}"
+
+
+def kind_prefix(kind: type[Resource], namespace: str | None = None) -> str:
+    """All objects of a kind, or of a kind in one namespace."""
+    return f"{OBJECTS}{kind.PLURAL}/" + (f"{namespace}/" if namespace else "")
+
+
+def event_key(namespace: str, regarding: str, event_id: str) -> str:
+    """/mx/events/<namespace>/<object>/<id>."""
+    return f"{EVENTS}{namespace}/{regarding}/{event_id}"
+
+
+def node_prefix(node: str) -> str:
+    """All that the agent of this node may write."""
+    return f"{NODES}{node}/"
+
+
+def alive(node: str) -> str:
+    """The node's heartbeat, under its lease."""
+    return f"{NODES}{node}/alive"
+
+
+def load(node: str) -> str:
+    """The node's load vector."""
+    return f"{NODES}{node}/load"
+
+
+def report(node: str, namespace: str, job: str) -> str:
+    """The node's report on a job."""
+    return f"{NODES}{node}/jobs/{namespace}/{job}"
+
+
+def claim(node: str, namespace: str, job: str) -> str:
+    """The commit record of a job's arrival on the node."""
+    return f"{NODES}{node}/claims/{namespace}/{job}"
+
+
+def placement_prefix(node: str) -> str:
+    """All that this node must run."""
+    return f"{PLACEMENTS}{node}/"
+
+
+def placement(node: str, namespace: str, job: str) -> str:
+    """What this node must do with the job."""
+    return f"{PLACEMENTS}{node}/{namespace}/{job}"
+
+
+def parts(key: str) -> list[str]:
+    """The key's words after /mx/: ``["nodes", "n1", "jobs", "default", "w"]``."""
+    return key.removeprefix(ROOT).split("/")

@@ -1,0 +1,67 @@
+"""What an agent tells about its node: Alive (under its lease) and LoadVector. Keys of their own, not parts of the Node object.
+
+Demand, not use, is what counts: under a quota a starved job uses little, so runnable tasks are sampled (facts: R-state
+samples count demand exactly).
+"""
+
+from pydantic import Field
+
+from crds.meta import Model, Time
+from crds.quantity import Cpu, Memory
+
+
+class Alive(Model):
+    """/mx/nodes/<node>/alive, kept under the agent's lease: its presence is the heartbeat."""
+
+    boot_id: str
+    """Changes with every start of the machine; jobs of another boot are gone."""
+    agent_version: str
+    """Version of the node agent."""
+    address: str
+    """Data channel for moves, host:port."""
+    kernel: str = ""
+    """Kernel release."""
+    criu: str = ""
+    """Version of CRIU; empty when it does not work here."""
+    image: str = ""
+    """Digest of the image the node runs."""
+    cpu: Cpu = 0.0
+    """Cores for jobs, quota included."""
+    memory: Memory = 0
+    """Bytes for jobs, limit included."""
+    since: Time
+    """Start of this agent."""
+
+
+class JobLoad(Model):
+    """Load of one job on this node."""
+
+    cpu_demand: float = 0.0
+    """Runnable tasks, smoothed: what it would use if the node were its own, in cores."""
+    cpu_used: float = 0.0
+    """Cores used, smoothed."""
+    memory: Memory = 0
+    """Resident bytes."""
+    age: float = 0.0
+    """Seconds since the job was first started, anywhere."""
+
+
+class LoadVector(Model):
+    """/mx/nodes/<node>/load: written when it changed enough, at most once a second."""
+
+    time: Time
+    """When it was sampled; old ones are not acted on."""
+    cpu_capacity: Cpu = 0.0
+    """Cores for jobs."""
+    cpu_demand: float = 0.0
+    """Sum of the jobs' runnable tasks, smoothed, in cores."""
+    cpu_used: float = 0.0
+    """Cores used by jobs, smoothed."""
+    memory_capacity: Memory = 0
+    """Bytes for jobs."""
+    memory_used: Memory = 0
+    """Bytes in use on the node that cannot be reclaimed."""
+    memory_pressure: float = 0.0
+    """PSI memory 'some' avg10, per cent."""
+    jobs: dict[str, JobLoad] = Field(default_factory=dict)
+    """By "<namespace>/<job>"."""

@@ -1,0 +1,97 @@
+"""Migration: one move of one job, from the wish to its outcome; kept for a while as history."""
+
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from crds.meta import Column, Model, Name, Resource, Status, Time
+from crds.quantity import Duration
+
+COMPLETE = "Complete"
+FAILED = "Failed"
+
+MOVED = "Moved"
+REFUSED = "Refused"
+TIMED_OUT = "DeadlineExceeded"
+JOB_ENDED = "JobEnded"
+JOB_NOT_RUNNING = "JobNotRunning"
+JOB_NOT_FOUND = "JobNotFound"
+NO_DESTINATION = "NoDestination"
+SAME_NODE = "AlreadyThere"
+NODE_NOT_READY = "NodeNotReady"
+
+
+class MigrationPhase(StrEnum):
+    """Where a move stands; which may follow which is in ``states.MIGRATION``."""
+
+    PENDING = "Pending"
+    MOVING = "Moving"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class MigrationSpec(Model):
+    """Which job, where to, why."""
+
+    job: Name
+    """Job of the same namespace."""
+    to: Name | None = None
+    """Destination; chosen like a first placement when unset."""
+    mode: Literal["stop"] = "stop"
+    """stop: freeze, copy, continue."""
+    reason: str = ""
+    """Why, for people."""
+    requested_by: str = "user"
+    """user, drain or the policy's name."""
+    deadline: Duration = 60.0
+    """After that a move that has not reached its commit point is called off."""
+
+
+class MigrationStatus(Status):
+    """How the move goes."""
+
+    phase: MigrationPhase = MigrationPhase.PENDING
+    """Where it stands."""
+    source: str | None = None
+    """Node the job leaves."""
+    destination: str | None = None
+    """Node the job goes to."""
+    epoch: int = 0
+    """Epoch of the job's placement at the destination."""
+    bytes: int = 0
+    """Memory image sent."""
+    freeze_ms: float | None = None
+    """Milliseconds in which no instruction of the job ran (CLOCK_REALTIME)."""
+    started_at: Time | None = None
+    """When the placements were changed."""
+    finished_at: Time | None = None
+    """When the outcome was known."""
+    message: str = ""
+    """Outcome in one line."""
+
+
+class Migration(Resource):
+    """One move of one job."""
+
+    KIND: ClassVar[str] = "Migration"
+    PLURAL: ClassVar[str] = "migrations"
+    SHORT: ClassVar[tuple[str, ...]] = ("mig",)
+    NAMESPACED: ClassVar[bool] = True
+    COLUMNS: ClassVar[tuple[Column, ...]] = (
+        Column("JOB", lambda m: m.spec.job),
+        Column("PHASE", lambda m: str(m.status.phase)),
+        Column("FROM", lambda m: m.status.source or "-"),
+        Column("TO", lambda m: m.status.destination or m.spec.to or "-"),
+        Column("FREEZE", lambda m: "-" if m.status.freeze_ms is None else f"{m.status.freeze_ms:.0f}ms"),
+        Column("BY", lambda m: m.spec.requested_by, wide=True),
+        Column("REASON", lambda m: m.spec.reason or "-", wide=True),
+        Column("MESSAGE", lambda m: m.status.message or "-", wide=True),
+    )
+
+    kind: Literal["Migration"] = "Migration"
+    """Kind of the resource."""
+    spec: MigrationSpec
+    """Desired state."""
+    status: MigrationStatus = Field(default_factory=MigrationStatus)
+    """Observed state."""

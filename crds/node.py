@@ -1,0 +1,135 @@
+"""Node: one machine. People declare it; its agent proves that it is there."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from crds.load import LoadVector
+from crds.meta import Column, Model, Name, Resource, Status, Time, is_true
+from crds.quantity import Cpu, Memory, format_cpu, human_memory
+
+READY = "Ready"
+MEMORY_PRESSURE = "MemoryPressure"
+CPU_PRESSURE = "CPUPressure"
+
+HEARTBEAT = "HeartbeatReceived"
+NO_HEARTBEAT = "HeartbeatLost"
+NEVER_SEEN = "NeverSeen"
+
+Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$", to_lower=True)]
+
+
+class Taint(Model):
+    """Keeps jobs away that do not tolerate it."""
+
+    key: str
+    """Name of the taint."""
+    value: str = ""
+    """Optional value."""
+
+
+class NodeSpec(Model):
+    """Desired state of a machine."""
+
+    mac: Mac | None = None
+    """Its network card, e.g. 52:54:00:77:00:01; unique in the cluster."""
+    address: str | None = None
+    """Its IPv4 address."""
+    image: Name | None = None
+    """Image it runs."""
+    taints: list[Taint] = Field(default_factory=list)
+    """Keep jobs away that do not tolerate them."""
+    unschedulable: bool = False
+    """Set by cordon: no job is placed or moved here."""
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        import ipaddress
+
+        if value is not None:
+            ipaddress.IPv4Address(value)
+        return value
+
+
+class Capacity(Model):
+    """What the node has for jobs."""
+
+    cpu: Cpu = 0.0
+    """Cores (quota included)."""
+    memory: Memory = 0
+    """Bytes (limit included)."""
+
+
+class NodeFacts(Model):
+    """What the agent found on its machine."""
+
+    boot_id: str = ""
+    """Changes with every start of the machine."""
+    agent_version: str = ""
+    """Version of the node agent."""
+    kernel: str = ""
+    """Kernel release."""
+    criu: str = ""
+    """Version of CRIU."""
+    image: str = ""
+    """Digest of the image it runs."""
+    address: str = ""
+    """Address of its data channel, host:port."""
+
+
+class NodeStatus(Status):
+    """Observed state of a machine."""
+
+    capacity: Capacity = Field(default_factory=Capacity)
+    """What it has for jobs."""
+    load: LoadVector | None = None
+    """Latest load it reported."""
+    jobs: int = 0
+    """Jobs placed on it."""
+    facts: NodeFacts = Field(default_factory=NodeFacts)
+    """What its agent found."""
+    last_heartbeat: Time | None = None
+    """When its heartbeat was last known to be there."""
+
+
+def _state(node: "Node") -> str:
+    state = "Ready" if is_true(node.status.conditions, READY) else "NotReady"
+    return state + (",SchedulingDisabled" if node.spec.unschedulable else "")
+
+
+def _cpu(node: "Node") -> str:
+    load = node.status.load
+    used = format_cpu(round(load.cpu_demand, 2)) if load else "-"
+    return f"{used}/{format_cpu(node.status.capacity.cpu)}"
+
+
+def _memory(node: "Node") -> str:
+    load = node.status.load
+    used = human_memory(load.memory_used) if load else "-"
+    return f"{used}/{human_memory(node.status.capacity.memory)}"
+
+
+class Node(Resource):
+    """One machine."""
+
+    KIND: ClassVar[str] = "Node"
+    PLURAL: ClassVar[str] = "nodes"
+    SHORT: ClassVar[tuple[str, ...]] = ("no",)
+    COLUMNS: ClassVar[tuple[Column, ...]] = (
+        Column("STATUS", _state),
+        Column("JOBS", lambda n: str(n.status.jobs)),
+        Column("CPU", _cpu),
+        Column("MEMORY", _memory),
+        Column("ADDRESS", lambda n: n.spec.address or "-", wide=True),
+        Column("MAC", lambda n: n.spec.mac or "-", wide=True),
+        Column("IMAGE", lambda n: n.spec.image or "-", wide=True),
+        Column("CRIU", lambda n: n.status.facts.criu or "-", wide=True),
+    )
+
+    kind: Literal["Node"] = "Node"
+    """Kind of the resource."""
+    spec: NodeSpec = Field(default_factory=NodeSpec)
+    """Desired state."""
+    status: NodeStatus = Field(default_factory=NodeStatus)
+    """Observed state."""

@@ -1,0 +1,98 @@
+"""What an agent says of the jobs on its node: JobReport and Claim. Keys below /mx/nodes/<node>/, written by that agent only."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from crds.meta import Model, Time
+from crds.quantity import Memory
+
+
+class ReportPhase(StrEnum):
+    """What became of the job on this node; which may follow which is in ``states.REPORT``."""
+
+    STARTING = "Starting"
+    """Written before the process is started: the intent."""
+    RUNNING = "Running"
+    """Its processes run here."""
+    ARRIVING = "Arriving"
+    """A copy is being received; nothing runs here yet."""
+    FROZEN = "Frozen"
+    """Stopped here while it is being moved away."""
+    LEFT = "Left"
+    """It runs elsewhere now; the copy here is gone."""
+    ABSENT = "Absent"
+    """An arrival that was refused: nothing of it is here."""
+    SUCCEEDED = "Succeeded"
+    """Ended with exit code 0."""
+    FAILED = "Failed"
+    """Ended otherwise, could not be started, or was stopped on request."""
+    LOST = "Lost"
+    """It was started here, and is gone without an exit code (the machine went down, for instance)."""
+
+
+ENDED = frozenset({ReportPhase.SUCCEEDED, ReportPhase.FAILED, ReportPhase.LOST})
+
+
+class MoveReport(Model):
+    """One end's view of the latest move."""
+
+    migration: str
+    """Name of the Migration."""
+    step: str
+    """The step reached, see ``states.SOURCE_MOVE`` and ``states.DESTINATION_MOVE``."""
+    ok: bool | None = None
+    """None while under way."""
+    bytes: int = 0
+    """Bytes of images sent or received."""
+    freeze_ms: float | None = None
+    """Milliseconds from the freeze to the first instruction; the destination knows."""
+    message: str = ""
+    """What failed, in one line."""
+
+
+class JobReport(Model):
+    """/mx/nodes/<node>/jobs/<namespace>/<job>."""
+
+    uid: str
+    """uid of the Job."""
+    epoch: int = Field(ge=1)
+    """Epoch this is about."""
+    phase: ReportPhase
+    """What became of it."""
+    boot_id: str
+    """The node's boot: a report of another boot is about processes that are gone."""
+    exit_code: int | None = None
+    """128 + signal when a signal ended it."""
+    message: str = ""
+    """Detail in one line."""
+    started_at: Time | None = None
+    """First start, anywhere."""
+    finished_at: Time | None = None
+    """End."""
+    cpu_seconds: float = 0.0
+    """CPU time used on all nodes up to now, seconds."""
+    memory: Memory = 0
+    """Resident bytes when last looked at."""
+    move: MoveReport | None = None
+    """Latest move this node took part in for this job."""
+
+
+class Verdict(StrEnum):
+    """How the destination decided."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+class Claim(Model):
+    """/mx/nodes/<node>/claims/<namespace>/<job>: the commit record of an arrival. Created once, by transaction, or not at all."""
+
+    uid: str
+    """uid of the Job."""
+    epoch: int
+    """Epoch of the placement it answers."""
+    verdict: Verdict
+    """accepted: from here on only the destination's copy may run. refused: it will never run there."""
+    reason: str = ""
+    """Why it was refused."""

@@ -1,0 +1,119 @@
+"""The seam between what an agent decides to do and how the kernel does it.
+
+``Engine`` makes sandboxes; a ``Sandbox`` is one shim (pid 1 of fresh namespaces) with at most one copy of one job in it. The real
+ones use namespaces, cgroups and criu (sandbox.py, criu.py); tests use a fake with knobs that passes the same contract tests.
+A sandbox outlives the agent: after a restart ``Engine.adopt`` finds it again.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from crds.job import JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Names one copy of a job on this node; every attempt to receive a job is a copy of its own (another epoch)."""
+
+    namespace: str
+    name: str
+    uid: str
+    epoch: int
+
+    @property
+    def key(self) -> str:
+        """ "<namespace>/<name>", as in load vectors."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the job's first process ended; ``code`` is 128 + signal when a signal ended it."""
+
+    code: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the copy uses on this node since it is here."""
+
+    cpu_seconds: float
+    memory: int
+    """Resident bytes."""
+    runnable: int
+    """Tasks (threads) in state R at this moment."""
+    processes: int
+
+
+class Sandbox(Protocol):
+    """One shim with at most one copy of one job. Errors: SandboxGone, EngineFailed, StartFailed."""
+
+    copy: Copy
+
+    async def start(self, spec: JobSpec, env: dict[str, str]) -> None:
+        """Starts the job's first process; returns when its exec succeeded, raises StartFailed otherwise."""
+        ...
+
+    async def dump(self, images: Path, *, deadline: float) -> None:
+        """criu dump into the empty directory ``images``; leaves the job stopped when it succeeds.
+
+        When it fails, is cancelled or takes longer than ``deadline`` seconds, the job runs on as before and EngineFailed is raised.
+        """
+        ...
+
+    async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
+        """criu restore; the job is there but stopped. When it fails nothing of the job is left but the shim."""
+        ...
+
+    async def resume(self) -> None:
+        """Lets the stopped job run (SIGCONT to those that ran before the freeze)."""
+        ...
+
+    async def frozen(self) -> bool:
+        """Whether the job stands stopped by a dump or restore and was not resumed."""
+        ...
+
+    async def highest_pid(self) -> int:
+        """The highest PID in use in the sandbox's own PID namespace."""
+        ...
+
+    async def usage(self) -> Usage: ...
+
+    async def wait_exit(self) -> Exit:
+        """Returns when the job's first process has ended (at once, if it has ended before). SandboxGone: it died with its shim."""
+        ...
+
+    async def signal(self, number: int) -> None:
+        """Sends a signal to the job's first process."""
+        ...
+
+    async def kill(self) -> None:
+        """SIGKILL to all, shim included; returns when nothing of it is left: processes, cgroup, sockets, mounts. May be repeated."""
+        ...
+
+
+class Engine(Protocol):
+    """Makes and finds sandboxes on this node."""
+
+    async def version(self) -> str:
+        """criu's version; EngineFailed with the reason when it does not work here."""
+        ...
+
+    async def create(self, copy: Copy) -> Sandbox:
+        """A fresh, empty sandbox. A left-over one of the same copy is killed first."""
+        ...
+
+    async def adopt(self, copy: Copy) -> Sandbox | None:
+        """The living sandbox of that copy, or None; an ended job whose exit code was recorded is adopted too."""
+        ...
+
+    async def leftovers(self) -> list[Copy]:
+        """All copies of which something is on this node: living shims, cgroups, recorded exits."""
+        ...
+
+    async def forget(self, copy: Copy) -> None:
+        """Kills it if it lives and removes all that was recorded of it on this node."""
+        ...

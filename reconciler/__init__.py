@@ -1,0 +1,1 @@
+"""Decides: reads the cluster, plans purely, writes placements and statuses."""

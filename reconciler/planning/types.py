@@ -1,0 +1,129 @@
+"""What planning sees and what it answers: plain frozen data, no clock inside. Ages are seconds, CPU is cores, memory is bytes."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node as planning sees it. Demand is runnable tasks, not use."""
+
+    name: str
+    cpu_capacity: float
+    memory_capacity: int
+    cpu_demand: float = 0.0
+    memory_used: int = 0
+    memory_pressure: float = 0.0
+    sample_age: float | None = 0.0
+    """None: it never reported."""
+    ready: bool = True
+    schedulable: bool = True
+    labels: dict[str, str] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One placed job. ``key`` is "<namespace>/<name>"."""
+
+    key: str
+    node: str
+    cpu_demand: float = 1.0
+    memory: int = 0
+    resident_for: float = 1e9
+    """Since it was started on or moved to its node."""
+    age: float = 0.0
+    """Since its first start."""
+    movable: bool = True
+    """Running, not pinned, migration allowed."""
+    why_not_movable: str = ""
+    since_failed_move: float | None = None
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MoveView:
+    """A move under way: counted at its destination before it shows in the load there."""
+
+    job: str
+    source: str
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveCost:
+    """Freeze of a move in seconds: fixed + bytes / bandwidth. Calibrated from past moves by the caller."""
+
+    fixed: float = 0.2
+    bandwidth: float = 400e6
+
+    def freeze(self, memory: int) -> float:
+        """Predicted freeze, seconds."""
+        return self.fixed + memory / self.bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The cluster at one moment."""
+
+    nodes: tuple[NodeView, ...]
+    jobs: tuple[JobView, ...] = ()
+    moves: tuple[MoveView, ...] = ()
+    move_cost: MoveCost = MoveCost()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMove:
+    """One move with its reason; ``gain`` is the share by which the cost of its two nodes falls, net of the move."""
+
+    job: str
+    source: str
+    destination: str
+    reason: str
+    gain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptJob:
+    """A candidate that is not moved, and why."""
+
+    job: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, and why nothing else. ``balanced``: within the target, or no move gains; ``reason`` and ``message`` say which."""
+
+    moves: tuple[PlannedMove, ...] = ()
+    kept: tuple[KeptJob, ...] = ()
+    imbalance: float = 0.0
+    balanced: bool = True
+    reason: str = ""
+    """One of the reasons in crds.balancepolicy."""
+    message: str = ""
+    ignored: tuple[str, ...] = ()
+    """Samples not acted on, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRequest:
+    """A job that needs a node (its first, or a destination)."""
+
+    job: str
+    cpu: float
+    memory: int
+    node: str | None = None
+    """The one node it must go to."""
+    exclude: frozenset[str] = frozenset()
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``node`` is None when none fits; then ``rejected`` tells for each node why."""
+
+    node: str | None
+    reason: str
+    rejected: dict[str, str] = field(default_factory=dict)
