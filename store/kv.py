@@ -4,10 +4,14 @@ Both pass the same contract tests (tests/contract). Everything above this file i
 fake does not promise nobody can use by mistake. Keys are text, values are bytes, revisions are etcd's.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
+
+MAX_VALUE = 1 << 20  # bytes of one value; etcd refuses requests from 1.5 MiB on, so one value always fits beside its guards
+MAX_REQUEST = 3 << 19  # bytes of keys and values of one transaction: etcd's own limit of 1.5 MiB
+MAX_OPERATIONS = 128  # compares, or operations of one branch, in one transaction: etcd's own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,10 @@ class Batch:
 
 
 class KV(Protocol):
-    """Errors: Unavailable (time-out, no connection), Gone (compacted), Invalid (too large, denied)."""
+    """Errors: Unavailable (time-out, no connection), Gone (compacted), Invalid (too large, denied).
+
+    A Put under a lease that has ended raises NotFound.
+    """
 
     async def get(self, key: str) -> KeyValue | None: ...
 
@@ -119,11 +126,14 @@ class KV(Protocol):
         ...
 
     async def txn(self, when: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
-        """Atomic. At most 128 operations a branch. Unavailable means the outcome is unknown."""
+        """Atomic. At most ``MAX_OPERATIONS`` a branch, each key written once. Unavailable means the outcome is unknown."""
         ...
 
-    def watch(self, prefix: str, *, revision: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, *, revision: int) -> AsyncGenerator[Batch, None]:
         """Changes from ``revision`` (inclusive) on, for ever; reconnects by itself without loss or repetition.
+
+        ``revision`` 0 means from now on: the first batch then is empty and says where "now" is. Close it when done
+        (``contextlib.aclosing``): an abandoned watch keeps its stream until the garbage collector finds it.
 
         Raises Gone when the revision was compacted: list again and watch from there + 1.
         """
