@@ -1,0 +1,1 @@
+"""Provisions machines. Today: builds the node image that the lab's nodes run from."""

@@ -1,0 +1,88 @@
+"""Builds the agent layer: this project's own packages and their entry scripts, on top of the base layer.
+
+It is a layer of its own so that a change of our source costs a second, not an image. The entry scripts decide how the
+processes look in ``ps``: the shim's line must not contain the words nodeagent, reconciler or etcd, as people kill daemons
+with ``pkill -f`` and jobs have to survive that.
+"""
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from clip.errors import ImageError
+from clip.recipe import DEPENDENCIES
+
+PACKAGES = ("crds", "store", "nodeagent", "reconciler")
+LIBRARY = "usr/lib/mx"
+SUFFIXES = frozenset({".py", ".json", ".yaml", ".sh"})
+ENTRIES = {
+    "mx-nodeagent": ("nodeagent", "-sE", True),
+    "mx-reconciler": ("reconciler", "-sE", True),
+    "mx-shim": ("nodeagent.shim", "-ISE", False),  # no site packages: it starts on the way into every move
+}
+_COMPILE_SECONDS = 60
+
+
+def entry_script(module: str, flags: str, dependencies: bool) -> str:
+    """A script that runs ``module`` of the image; ``flags`` are the interpreter's."""
+    paths = [f"/{LIBRARY}", f"/{DEPENDENCIES}"] if dependencies else [f"/{LIBRARY}"]
+    return (
+        f"#!/usr/bin/python3 {flags}\n"
+        "import runpy\nimport sys\n\n"
+        f"sys.path[:0] = {paths!r}\n"
+        f'runpy.run_module({module!r}, run_name="__main__", alter_sys=True)\n'
+    )
+
+
+def source_files(project: Path) -> Iterator[Path]:
+    """Every file that goes into the layer, sorted, relative to ``project``."""
+    for package in PACKAGES:
+        for path in sorted((project / package).rglob("*")):
+            if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith("."):
+                yield path.relative_to(project)
+
+
+def digest(project: Path, base: str) -> str:
+    """12 hexadecimal digits over the source, the entry scripts and the base layer it was compiled with."""
+    total = hashlib.sha256(f"agent 1 {base}\n".encode())
+    for name, entry in ENTRIES.items():
+        total.update(f"{name}\n{entry_script(*entry)}".encode())
+    for path in source_files(project):
+        total.update(f"{path}\n{hashlib.sha256((project / path).read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()[:12]
+
+
+def build(layer: Path, project: Path, base_root: Path, expected: str) -> None:
+    """Makes ``layer/root`` from the source at ``project``, compiled by the image's own Python.
+
+    ImageError when what was copied is not what ``expected`` (a digest) was taken from: somebody is editing.
+    """
+    library = layer / "root" / LIBRARY
+    for path in source_files(project):
+        target = library / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(project / path, target)
+    if digest(library, base_root.parent.name) != expected:
+        raise ImageError("agent layer: the source changed while it was copied; try again")
+    programs = layer / "root/usr/bin"
+    programs.mkdir(parents=True)
+    for name, entry in ENTRIES.items():
+        (programs / name).write_text(entry_script(*entry), encoding="utf-8")
+        (programs / name).chmod(0o755)
+    _compile(library, base_root)
+
+
+def _compile(library: Path, base_root: Path) -> None:
+    """Compiles inside the base layer; the bind mount lives and dies with a mount namespace of its own."""
+    script = f'mount --bind "$1" "$2/mnt" && exec chroot "$2" /usr/bin/python3 -ISE -m compileall -q -s /mnt -p /{LIBRARY} /mnt'
+    done = subprocess.run(
+        ["unshare", "--mount", "--", "sh", "-c", script, "sh", str(library), str(base_root)],
+        capture_output=True,
+        text=True,
+        timeout=_COMPILE_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise ImageError(f"agent layer: compiling ended with {done.returncode}: {(done.stdout + done.stderr).strip()[-600:]}")

@@ -1,0 +1,18 @@
+"""What can go wrong while provisioning.
+
+ClipError
+├── ImageError   an image could not be built
+└── Busy         somebody else holds the lock for longer than we wait
+"""
+
+
+class ClipError(Exception):
+    """Root of all errors of this room; one line: what failed, why, what to do next."""
+
+
+class ImageError(ClipError):
+    """A node image could not be built."""
+
+
+class Busy(ClipError):  # noqa: N818 - reads as what it says
+    """Another process holds the lock."""

@@ -1,0 +1,94 @@
+"""The node image: what a node's root directory is made of.
+
+Two immutable layers, a base (Debian and programs, half a minute) and the agent (our own source, a second). A node's root
+is an overlay with the agent over the base.
+"""
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip import agent, base
+from clip.cache import Shelf, state_dir
+from clip.errors import ImageError
+from clip.progress import Report, silent
+from clip.recipe import Recipe, select_pins
+
+PHASES = base.PHASES + 2
+_AGENT = "agent-"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeImage:
+    """A complete image. ``lower`` is ready for an overlay's ``lowerdir=``."""
+
+    base: str
+    agent: str
+    state: Path
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits over both layers."""
+        return hashlib.sha256(f"{self.base} {self.agent}".encode()).hexdigest()[:12]
+
+    @property
+    def base_root(self) -> Path:
+        """The tree of the base layer: programs such as criu and etcd."""
+        return Shelf.of(self.state).root(self.base)
+
+    @property
+    def agent_root(self) -> Path:
+        """The tree of the agent layer."""
+        return Shelf.of(self.state).root(self.agent)
+
+    @property
+    def lower(self) -> str:
+        """The layers, topmost first."""
+        return f"{self.agent_root}:{self.base_root}"
+
+    def hold(self, user: str) -> None:
+        """Keeps both layers from being pruned until ``user`` releases them."""
+        for layer in (self.base, self.agent):
+            Shelf.of(self.state).hold(layer, user)
+
+    def release(self, user: str) -> None:
+        """The opposite of hold."""
+        for layer in (self.base, self.agent):
+            Shelf.of(self.state).release(layer, user)
+
+
+def project_dir() -> Path:
+    """The checkout this code runs from; the agent layer is made from it."""
+    return Path(__file__).resolve().parent.parent
+
+
+def wanted(state: Path | None = None, project: Path | None = None) -> tuple[NodeImage, Recipe]:
+    """The image that belongs to the source as it is now, built or not, and its base's recipe."""
+    project = project or project_dir()
+    try:
+        pins = select_pins((project / "constraints.txt").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImageError(f"node image: {error}") from error
+    recipe = Recipe(platform.machine(), pins)
+    base_name = f"base-{recipe.digest}"
+    agent_name = f"{_AGENT}{agent.digest(project, base_name)}"
+    return NodeImage(base_name, agent_name, state or state_dir()), recipe
+
+
+def is_built(image: NodeImage) -> bool:
+    """Both layers are there."""
+    return image.base_root.is_dir() and image.agent_root.is_dir()
+
+
+def ensure(report: Report = silent, *, state: Path | None = None, project: Path | None = None) -> NodeImage:
+    """The image of the source as it is now, built where it is not there yet. Needs root then; ImageError."""
+    project = project or project_dir()
+    image, recipe = wanted(state, project)
+    shelf = Shelf.of(image.state)
+    shelf.ensure(image.base, lambda layer, lock: base.build(layer, recipe, report, lock))
+    report("adding our own packages")
+    shelf.ensure(image.agent, lambda layer, _: agent.build(layer, project, image.base_root, image.agent.removeprefix(_AGENT)))
+    shelf.prune(frozenset((image.base, image.agent)))
+    report("done")
+    return image
