@@ -91,7 +91,7 @@ class Sandbox(Protocol):
         ...
 
     async def kill(self) -> None:
-        """SIGKILL to all, shim included; returns when nothing of it is left: processes, cgroup, sockets, mounts. May be repeated."""
+        """SIGKILL to all, shim included; returns when no process, cgroup, socket or mount is left. May be repeated."""
         ...
 
 
