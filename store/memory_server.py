@@ -21,7 +21,7 @@ class Watcher:
 
     def __init__(self, prefix: str, start: int, wake: Callable[[], None]) -> None:
         self.prefix = prefix
-        self.start = start
+        self.start = start  # the first revision not handed over yet
         self.wake = wake
         self.pending: deque[Batch] = deque()
         self.overrun = False
@@ -40,6 +40,7 @@ class Watcher:
             self.overrun = True
         if not self.overrun:
             self.pending.append(batch)
+        self.start = batch.revision + 1
         self.wake()
 
 

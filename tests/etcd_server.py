@@ -1,0 +1,141 @@
+"""A real etcd for tests: on loopback, in a directory of its own, ended with the tests.
+
+It writes without fsync: what is tested is the death of a process, not of a machine. Heartbeats are fast, so that it elects itself
+at once and leases may be as short as 1 s. ``start`` must be called from the main thread: etcd is told to die with the thread that
+started it, so that killed tests leave nothing behind.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+START_SECONDS = 15.0
+IMAGES = Path("/var/lib/mx/images")
+OLDEST = (3, 5, 30)
+
+
+def find_etcd() -> Path:
+    """The etcd to test with: $MX_ETCD, else the newest image's, else the one in PATH. Raises FileNotFoundError."""
+    named = os.environ.get("MX_ETCD")
+    images = sorted(IMAGES.glob("*/**/usr/bin/etcd"), key=lambda path: path.stat().st_mtime, reverse=True)
+    in_path = shutil.which("etcd")
+    for found in (named, *images, in_path):
+        if found and os.access(found, os.X_OK):
+            return Path(found)
+    raise FileNotFoundError("no etcd found: run scripts/setup, or let MX_ETCD name an etcd binary of 3.5.30 or later")
+
+
+def check_version(binary: Path) -> None:
+    """Raises RuntimeError for an etcd older than the oldest we support."""
+    first = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout.split("\n")[0]
+    version = first.removeprefix("etcd Version: ")
+    if tuple(int(part) for part in version.split("-")[0].split(".")) < OLDEST:
+        raise RuntimeError(f"{binary} is etcd {version}: run scripts/setup, or let MX_ETCD name one of 3.5.30 or later")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class EtcdServer:
+    """One member. ``stop`` is polite, ``kill`` is not; ``restart`` comes back with the same data on the same port."""
+
+    def __init__(self, *flags: str) -> None:
+        self.binary = find_etcd()
+        check_version(self.binary)
+        self.directory = Path(tempfile.mkdtemp(prefix="mx-etcd-"))
+        self.endpoint = f"127.0.0.1:{free_port()}"
+        self._peer = f"127.0.0.1:{free_port()}"
+        self._flags = flags
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers. Raises RuntimeError with the end of its log."""
+        client, peer = f"http://{self.endpoint}", f"http://{self._peer}"
+        arguments = [
+            *("--name", "test", "--data-dir", str(self.directory / "data")),
+            *("--listen-client-urls", client, "--advertise-client-urls", client),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"test={peer}"),
+            *("--heartbeat-interval", "50", "--election-timeout", "500", "--log-level", "warn"),
+            *("--grpc-keepalive-min-time", "500ms", "--unsafe-no-fsync"),
+            *self._flags,
+        ]
+        with (self.directory / "log").open("ab") as log:
+            command = ["setpriv", "--pdeathsig", "KILL", str(self.binary), *arguments]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """Ends it and removes its data."""
+        self._end(signal.SIGTERM)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def kill(self) -> None:
+        """kill -9; the data stays."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """kill -9 and back."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Stops answering with all connections open, until ``resume``."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def compact(self, revision: int) -> None:
+        """Forgets all history before ``revision``."""
+        self._post("/v3/kv/compaction", {"revision": revision})
+
+    def _post(self, path: str, body: dict[str, object]) -> None:
+        request = urllib.request.Request(f"http://{self.endpoint}{path}", data=json.dumps(body).encode())
+        with _DIRECT.open(request, timeout=5) as answer:
+            answer.read()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._healthy():
+            if time.monotonic() > deadline or self._process is None or self._process.poll() is not None:
+                tail = (self.directory / "log").read_text(errors="replace")[-2000:]
+                self.stop()
+                raise RuntimeError(f"etcd did not start on {self.endpoint}: {tail}")
+            time.sleep(0.02)
+
+    def _healthy(self) -> bool:
+        try:
+            with _DIRECT.open(f"http://{self.endpoint}/health", timeout=1) as answer:
+                return bool(json.load(answer)["health"] == "true")
+        except (OSError, ValueError):
+            return False
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGCONT)
+        self._process.send_signal(number)
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout=5)
+        self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError("etcd is not running")
+        self._process.send_signal(number)
+
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
