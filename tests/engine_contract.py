@@ -1,0 +1,237 @@
+"""What every ``Engine`` must do: the same tests run on the fake and on namespaces with real criu.
+
+A suite derives from ``EngineContract`` and provides three fixtures: ``engine``; ``restarted``, a function that returns a second
+engine of the same node, as a restarted agent has; ``images``, a function that makes a fresh empty directory the engine can write to.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from crds.job import JobSpec
+from nodeagent.engine import Copy, Engine, Sandbox
+from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
+
+Restarted = Callable[[], Awaitable[Engine]]
+Images = Callable[[], Path]
+
+ENV = {"PATH": "/usr/bin:/bin", "HOME": "/"}
+DEADLINE = 20.0
+LONG = ["sleep", "1000"]
+
+
+def copy(name: str, epoch: int = 1) -> Copy:
+    """A copy of the job of that name."""
+    return Copy("default", name, f"uid-{name}-0123456789", epoch)
+
+
+def spec(*command: str) -> JobSpec:
+    """A job with that command."""
+    return JobSpec(command=list(command), workdir="/")
+
+
+async def started(engine: Engine, which: Copy, *command: str) -> Sandbox:
+    """A sandbox with the running job in it."""
+    sandbox = await engine.create(which)
+    await sandbox.start(spec(*command), ENV)
+    return sandbox
+
+
+async def moved(engine: Engine, old: Sandbox, images: Path) -> Sandbox:
+    """A second sandbox, of the next epoch, with the stopped copy; the old one is left stopped too."""
+    new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
+    last = await old.highest_pid()
+    await old.dump(images, deadline=DEADLINE)
+    await new.restore(images, last_pid=last, deadline=DEADLINE)
+    return new
+
+
+async def code(sandbox: Sandbox) -> int:
+    """The exit code, waited for."""
+    async with asyncio.timeout(DEADLINE):
+        return (await sandbox.wait_exit()).code
+
+
+class EngineContract:
+    """The tests."""
+
+    async def test_version_is_told(self, engine: Engine) -> None:
+        assert await engine.version()
+
+    @pytest.mark.parametrize(
+        ("command", "expected"),
+        [
+            (["true"], 0),
+            (["sh", "-c", "exit 3"], 3),
+            (["sh", "-c", "exit 255"], 255),
+            (["sh", "-c", "kill -9 $$"], 137),
+            (["sh", "-c", "kill -15 $$"], 143),
+        ],
+    )
+    async def test_exit_code(self, engine: Engine, command: list[str], expected: int) -> None:
+        sandbox = await started(engine, copy("code"), *command)
+        assert await code(sandbox) == expected
+        assert await code(sandbox) == expected, "asked again it says the same"
+
+    @pytest.mark.parametrize(("program", "expected"), [("/no/such/program", 127), ("/etc", 126)])
+    async def test_program_that_cannot_be_started(self, engine: Engine, program: str, expected: int) -> None:
+        sandbox = await engine.create(copy("nothing"))
+        with pytest.raises(StartFailed, match=program) as failure:
+            await sandbox.start(spec(program), ENV)
+        assert failure.value.exit_code == expected
+        await engine.forget(sandbox.copy)
+        assert await engine.leftovers() == []
+
+    async def test_second_job_in_one_sandbox_is_refused(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("twice"), *LONG)
+        with pytest.raises(EngineFailed):
+            await sandbox.start(spec(*LONG), ENV)
+        assert (await sandbox.usage()).processes == 1
+
+    async def test_signal_ends_the_job(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("signal"), *LONG)
+        await sandbox.signal(signal.SIGTERM)
+        assert await code(sandbox) == 143
+        with pytest.raises(SandboxGone):
+            await sandbox.usage()
+
+    async def test_kill_without_exit_code_leaves_nothing(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("kill"), *LONG)
+        waiting = asyncio.ensure_future(code(sandbox))
+        await asyncio.sleep(0)
+        await sandbox.kill()
+        with pytest.raises(SandboxGone):
+            await waiting
+        await sandbox.kill()
+        assert await engine.leftovers() == []
+        assert await engine.adopt(sandbox.copy) is None
+
+    async def test_exit_is_kept_until_forgotten(self, engine: Engine, restarted: Restarted) -> None:
+        sandbox = await started(engine, copy("kept"), "sh", "-c", "exit 5")
+        assert await code(sandbox) == 5
+        await sandbox.kill()
+        again = await restarted()
+        assert await again.leftovers() == [sandbox.copy]
+        adopted = await again.adopt(sandbox.copy)
+        assert adopted is not None
+        assert await code(adopted) == 5
+        assert not await adopted.frozen()
+        await again.forget(sandbox.copy)
+        assert await again.leftovers() == []
+        assert await again.adopt(sandbox.copy) is None
+
+    async def test_running_job_is_adopted(self, engine: Engine, restarted: Restarted) -> None:
+        sandbox = await started(engine, copy("adopted"), "sh", "-c", "sleep 0.7; exit 9")
+        again = await restarted()
+        assert await again.leftovers() == [sandbox.copy]
+        adopted = await again.adopt(sandbox.copy)
+        assert adopted is not None
+        assert adopted.copy == sandbox.copy
+        assert not await adopted.frozen()
+        assert await code(adopted) == 9
+
+    async def test_frozen_job_is_adopted_and_resumed(self, engine: Engine, restarted: Restarted, images: Images) -> None:
+        sandbox = await started(engine, copy("frozen"), "sh", "-c", "sleep 0.4; exit 4")
+        await sandbox.dump(images(), deadline=DEADLINE)
+        adopted = await (await restarted()).adopt(sandbox.copy)
+        assert adopted is not None
+        assert await adopted.frozen()
+        await adopted.resume()
+        assert not await adopted.frozen()
+        assert await code(adopted) == 4
+
+    async def test_unknown_copy_is_not_adopted(self, engine: Engine) -> None:
+        assert await engine.adopt(copy("stranger")) is None
+        await engine.forget(copy("stranger"))
+
+    async def test_creating_again_replaces(self, engine: Engine) -> None:
+        first = await started(engine, copy("again"), *LONG)
+        second = await engine.create(copy("again"))
+        with pytest.raises(SandboxGone):
+            await first.wait_exit()
+        await second.start(spec("sh", "-c", "exit 2"), ENV)
+        assert await code(second) == 2
+
+    async def test_move_goes_on_where_it_was(self, engine: Engine, images: Images) -> None:
+        old = await started(engine, copy("moved"), "sh", "-c", "sleep 0.4; exit 6")
+        directory = images()
+        new = await moved(engine, old, directory)
+        assert any(directory.glob("pages-*.img"))
+        assert await old.frozen()
+        assert await new.frozen()
+        await old.kill()
+        await new.resume()
+        assert not await new.frozen()
+        assert await code(new) == 6
+        assert await engine.leftovers() == [new.copy]
+
+    async def test_source_can_go_on_instead(self, engine: Engine, images: Images) -> None:
+        old = await started(engine, copy("stays"), "sh", "-c", "sleep 0.4; exit 8")
+        new = await moved(engine, old, images())
+        await new.kill()
+        await old.resume()
+        assert await code(old) == 8
+
+    async def test_failed_restore_leaves_the_shim_only(self, engine: Engine, images: Images) -> None:
+        old = await started(engine, copy("broken"), *LONG)
+        directory = images()
+        await old.dump(directory, deadline=DEADLINE)
+        next(directory.glob("core-*.img")).write_bytes(b"garbage")
+        new = await engine.create(copy("broken", 2))
+        with pytest.raises(EngineFailed):
+            await new.restore(directory, last_pid=await old.highest_pid(), deadline=DEADLINE)
+        assert not await new.frozen()
+        assert (await new.usage()).processes == 0
+        await new.kill()
+        await old.resume()
+        assert (await old.usage()).processes == 1
+
+    async def test_truncated_pages_do_not_hang(self, engine: Engine, images: Images) -> None:
+        old = await started(engine, copy("short"), *LONG)
+        directory = images()
+        await old.dump(directory, deadline=DEADLINE)
+        pages = next(directory.glob("pages-*.img"))
+        pages.write_bytes(pages.read_bytes()[:4096])
+        new = await engine.create(copy("short", 2))
+        began = time.monotonic()
+        with pytest.raises(EngineFailed):
+            await new.restore(directory, last_pid=await old.highest_pid(), deadline=1.0)
+        assert time.monotonic() - began < 5.0
+        assert (await new.usage()).processes == 0
+        await new.kill()
+        await old.resume()
+        assert not await old.frozen()
+
+    async def test_dump_of_nothing_fails(self, engine: Engine, images: Images) -> None:
+        sandbox = await engine.create(copy("empty"))
+        with pytest.raises(EngineFailed):
+            await sandbox.dump(images(), deadline=DEADLINE)
+
+    async def test_missing_images_directory_fails_the_dump_and_the_job_runs_on(self, engine: Engine, images: Images) -> None:
+        sandbox = await started(engine, copy("nodir"), "sh", "-c", "sleep 0.3; exit 1")
+        with pytest.raises(EngineFailed):
+            await sandbox.dump(images() / "missing", deadline=DEADLINE)
+        assert not await sandbox.frozen()
+        assert await code(sandbox) == 1
+
+    async def test_killed_while_frozen(self, engine: Engine, images: Images) -> None:
+        sandbox = await started(engine, copy("iced"), *LONG)
+        await sandbox.dump(images(), deadline=DEADLINE)
+        await sandbox.kill()
+        assert await engine.leftovers() == []
+
+    async def test_usage(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("usage"), *LONG)
+        usage = await sandbox.usage()
+        assert usage.processes == 1
+        assert usage.memory > 0
+        assert await sandbox.highest_pid() >= 2
+
+    async def test_resume_of_a_running_job_changes_nothing(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("resumed"), *LONG)
+        await sandbox.resume()
+        assert not await sandbox.frozen()

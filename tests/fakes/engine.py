@@ -1,0 +1,377 @@
+"""An ``Engine`` without root: simulated jobs on simulated nodes, with knobs.
+
+One ``World`` holds all nodes of a test; what lives in it survives the agents, as processes do. Each agent gets a ``FakeEngine`` of
+its own on one node; a second ``FakeEngine`` of the same node is the restarted agent and adopts what is there.
+
+    world = World()
+    engine = FakeEngine(world, "n1")
+    engine.knobs.delay["restore"] = 0.5             # seconds before the operation takes effect
+    engine.knobs.errors["dump"].append(EngineFailed("…"))     # the next dump raises it, having changed nothing
+    engine.knobs.crash_at.add("dump.after")         # the agent dies there: AgentCrashed, and every later call of this engine too
+    world.most_running(uid) <= 1                    # never did two copies run at once
+
+Operations: create, start, dump, restore, resume, kill, adopt, forget, signal. Points: "<op>" (before), "<op>.after", "dump.half".
+
+A job runs a tiny script taken from its command: ``sleep S``, ``exit N``, ``kill -SIG``, joined by ';' (also as ``sh -c "…"``).
+Time stands still for a stopped job. ``true``/``false`` do what they say; a program called ``/no/…`` does not exist; all else runs
+until a signal ends it. ``World.end`` ends any job from outside.
+"""
+
+import asyncio
+import json
+import secrets
+import shlex
+import signal as signals
+import time
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crds.job import JobSpec
+from nodeagent.engine import Copy, Exit, Usage
+from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
+
+FOREVER = 1e9
+CHUNK = 16 * 1024
+
+
+class AgentCrashed(BaseException):
+    """The agent "died" here. A BaseException, so that no handler of the agent's tidies up what a dead agent could not."""
+
+
+@dataclass
+class Knobs:
+    """How the fake misbehaves; all by operation name."""
+
+    delay: dict[str, float] = field(default_factory=dict)
+    """Seconds an operation takes."""
+    errors: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
+    """Raised by the next calls, one each; the operation then has no effect."""
+    crash_at: set[str] = field(default_factory=set)
+    """Points at which the agent dies."""
+    image_bytes: int = 64 * 1024
+    """Size of the pages image; written in pieces while ``delay["dump"]`` passes."""
+    calls: list[str] = field(default_factory=list)
+    """What was called, in order: "<op> <namespace>/<name>@<epoch>"."""
+
+
+class Job:
+    """A simulated job: its script, how far it is, whether it stands."""
+
+    def __init__(self, steps: list[tuple[str, str]], identity: str, last_pid: int) -> None:
+        self.steps = steps
+        self.identity = identity
+        self.last_pid = last_pid
+        self.stopped = False
+        self.received: list[int] = []
+        """Signals it got, in order."""
+
+    @classmethod
+    def of_command(cls, command: list[str]) -> "Job":
+        """Parses the script; StartFailed as the shell would have it."""
+        if command[0].startswith("/no/"):
+            raise StartFailed(f"{command[0]}: no such file or directory", 127)
+        if command[0] in ("/etc", "/tmp"):
+            raise StartFailed(f"{command[0]}: permission denied", 126)
+        script = command[2] if command[0].endswith("sh") and command[1:2] == ["-c"] else shlex.join(command)
+        steps = []
+        for part in script.split(";"):
+            words = [*shlex.split(part), ""]
+            steps.append((words[0], words[1]))
+        return cls(steps, secrets.token_hex(8), 2)
+
+    def to_data(self) -> dict[str, Any]:
+        return {"steps": self.steps, "identity": self.identity, "last_pid": self.last_pid}
+
+
+class Shim:
+    """What is on a simulated node for one copy: a shim, at most one job, at the end an exit."""
+
+    def __init__(self, world: "World", node: str, copy: Copy) -> None:
+        self.world, self.node, self.copy = world, node, copy
+        self.job: Job | None = None
+        self.exit: Exit | None = None
+        self.alive = True
+        self.ended = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._since = 0.0
+
+    @property
+    def runs(self) -> bool:
+        """Whether instructions of the job are being executed here."""
+        return self.alive and self.job is not None and not self.job.stopped
+
+    def go(self) -> None:
+        """Lets the job run."""
+        assert self.job is not None
+        self.job.stopped = False
+        self._task = asyncio.get_running_loop().create_task(self._run(self.job), name=f"job {self.copy.key} on {self.node}")
+        self.world.count(self.copy.uid)
+
+    def stop(self) -> None:
+        """Stops the job; its current sleep keeps what is left of it."""
+        assert self.job is not None
+        self.job.stopped = True
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self.job.steps and self.job.steps[0][0] == "sleep":
+            rest = float(self.job.steps[0][1]) - (time.monotonic() - self._since)
+            self.job.steps[0] = ("sleep", str(max(0.0, rest)))
+
+    def end(self, code: int) -> None:
+        """The job's first process ends; the shim records it and ends too."""
+        if self.alive:
+            self.exit = Exit(code, datetime.now(UTC))
+            self.die()
+
+    def die(self) -> None:
+        """All processes go at once."""
+        self.alive = False
+        self.job = None
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        self._task = None
+        self.ended.set()
+
+    async def _run(self, job: Job) -> None:
+        while job.steps:
+            word, argument = job.steps[0]
+            self._since = time.monotonic()
+            if word == "sleep":
+                await asyncio.sleep(float(argument))
+            elif word == "kill":
+                return self.end(128 - int(argument))
+            elif word in ("exit", "true", "false"):
+                return self.end(1 if word == "false" else int(argument or 0))
+            else:
+                await asyncio.sleep(FOREVER)
+            job.steps.pop(0)
+        return self.end(0)
+
+
+class World:
+    """All simulated nodes. Survives agents."""
+
+    def __init__(self) -> None:
+        self.shims: dict[tuple[str, Copy], Shim] = {}
+        self._most: dict[str, int] = defaultdict(int)
+
+    def running(self, uid: str) -> list[str]:
+        """Nodes on which an unfrozen copy of the job lives now."""
+        return [shim.node for shim in self.shims.values() if shim.copy.uid == uid and shim.runs]
+
+    def copies(self, uid: str) -> list[Shim]:
+        """All living copies, frozen ones too."""
+        return [shim for shim in self.shims.values() if shim.copy.uid == uid and shim.alive and shim.job is not None]
+
+    def most_running(self, uid: str) -> int:
+        """How many unfrozen copies ever lived at once."""
+        return self._most[uid]
+
+    def count(self, uid: str) -> None:
+        """Called whenever a copy begins to run."""
+        self._most[uid] = max(self._most[uid], len(self.running(uid)))
+
+    def end(self, uid: str, code: int = 0) -> None:
+        """Ends the running copy of the job with that exit code."""
+        shims = [shim for shim in self.shims.values() if shim.copy.uid == uid and shim.runs]
+        assert len(shims) == 1, f"{len(shims)} copies of {uid} run"
+        shims[0].end(code)
+
+    def reboot(self, node: str) -> None:
+        """The machine goes down: all its processes and records are gone."""
+        for key in [key for key in self.shims if key[0] == node]:
+            self.shims.pop(key).die()
+
+
+class FakeEngine:
+    """Engine of one node of the world."""
+
+    def __init__(self, world: World, node: str, knobs: Knobs | None = None) -> None:
+        self.world, self.node = world, node
+        self.knobs = knobs or Knobs()
+        self.crashed = False
+
+    async def at(self, operation: str, copy: Copy, *, wait: bool = True) -> None:
+        """Everything the knobs do before an operation takes effect."""
+        self.point("")
+        self.knobs.calls.append(f"{operation} {copy.key}@{copy.epoch}")
+        self.point(operation)
+        if wait:
+            await asyncio.sleep(self.knobs.delay.get(operation, 0.0))
+        if self.knobs.errors[operation]:
+            raise self.knobs.errors[operation].pop(0)
+
+    def point(self, name: str) -> None:
+        """Dies if the knobs say so, or if it is dead."""
+        self.crashed = self.crashed or name in self.knobs.crash_at
+        if self.crashed:
+            raise AgentCrashed(f"agent of {self.node} died at {name or 'an earlier point'}")
+
+    async def version(self) -> str:
+        if self.knobs.errors["version"]:
+            raise self.knobs.errors["version"].pop(0)
+        return "fake"
+
+    async def create(self, copy: Copy) -> "FakeSandbox":
+        await self.at("create", copy)
+        old = self.world.shims.pop((self.node, copy), None)
+        if old is not None:
+            old.die()
+        self.world.shims[self.node, copy] = Shim(self.world, self.node, copy)
+        self.point("create.after")
+        return FakeSandbox(self, copy)
+
+    async def adopt(self, copy: Copy) -> "FakeSandbox | None":
+        await self.at("adopt", copy)
+        shim = self.world.shims.get((self.node, copy))
+        return FakeSandbox(self, copy) if shim is not None and (shim.alive or shim.exit is not None) else None
+
+    async def leftovers(self) -> list[Copy]:
+        self.point("leftovers")
+        return [copy for node, copy in self.world.shims if node == self.node]
+
+    async def forget(self, copy: Copy) -> None:
+        await self.at("forget", copy)
+        shim = self.world.shims.pop((self.node, copy), None)
+        if shim is not None:
+            shim.die()
+        self.point("forget.after")
+
+
+class FakeSandbox:
+    """Sandbox of one copy on one node of the world."""
+
+    def __init__(self, engine: FakeEngine, copy: Copy) -> None:
+        self.copy = copy
+        self._engine = engine
+        self._shim = engine.world.shims[engine.node, copy]
+
+    def _alive(self) -> Shim:
+        if not self._shim.alive:
+            raise SandboxGone(f"{self.copy.key}: its shim does not live any more")
+        return self._shim
+
+    def _job(self, to: str) -> Job:
+        job = self._alive().job
+        if job is None:
+            raise EngineFailed(f"{self.copy.key}: nothing to {to}, no job was started in this sandbox")
+        return job
+
+    def _empty(self) -> Shim:
+        shim = self._alive()
+        if shim.job is not None:
+            raise EngineFailed(f"{self.copy.key}: the sandbox has a job already")
+        return shim
+
+    async def start(self, spec: JobSpec, env: dict[str, str]) -> None:
+        await self._engine.at("start", self.copy)
+        shim = self._empty()
+        shim.job = Job.of_command(spec.command)
+        shim.go()
+        self._engine.point("start.after")
+
+    async def dump(self, images: Path, *, deadline: float) -> None:
+        await self._engine.at("dump", self.copy, wait=False)
+        job, shim = self._job("dump"), self._shim
+        if job.stopped:
+            raise EngineFailed(f"{self.copy.key}: is stopped already")
+        shim.stop()
+        try:
+            async with asyncio.timeout(deadline):
+                await self._write(images, job)
+        except TimeoutError:
+            shim.go()
+            raise EngineFailed(f"{self.copy.key}: dump took longer than {deadline} s") from None
+        except OSError as error:
+            shim.go()
+            raise EngineFailed(f"{self.copy.key}: cannot write images: {error}") from error
+        except AgentCrashed:
+            raise
+        except BaseException:
+            shim.go()
+            raise
+        self._engine.point("dump.after")
+
+    async def _write(self, images: Path, job: Job) -> None:
+        pages = (job.identity.encode() * (self._engine.knobs.image_bytes // 16 + 1))[: self._engine.knobs.image_bytes]
+        pieces = [pages[at : at + CHUNK] for at in range(0, len(pages), CHUNK)]
+        pause = self._engine.knobs.delay.get("dump", 0.0) / max(1, len(pieces))
+        with (images / "pages-1.img").open("wb", buffering=0) as file:
+            for piece in pieces:
+                file.write(piece)
+                await asyncio.sleep(pause)
+        self._engine.point("dump.half")
+        (images / "core-1.img").write_text(json.dumps({"job": job.to_data(), "pages": len(pages), "crc32": zlib.crc32(pages)}))
+        (images / "inventory.img").write_text("fake")
+
+    async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
+        await self._engine.at("restore", self.copy)
+        shim = self._empty()
+        try:
+            core = json.loads((images / "core-1.img").read_bytes())
+            pages = (images / "pages-1.img").read_bytes()
+            assert (images / "inventory.img").read_text() == "fake", "inventory"
+        except (OSError, ValueError, AssertionError) as error:
+            raise EngineFailed(f"{self.copy.key}: bad images: {error}") from error
+        if len(pages) < core["pages"]:
+            await asyncio.sleep(deadline)  # the real one hangs on these
+            raise EngineFailed(f"{self.copy.key}: restore took longer than {deadline} s")
+        if zlib.crc32(pages) != core["crc32"]:
+            raise EngineFailed(f"{self.copy.key}: bad images: checksum of pages-1.img")
+        data = core["job"]
+        if last_pid < data["last_pid"]:
+            raise EngineFailed(f"{self.copy.key}: Can't fork for {data['last_pid']}: File exists")
+        shim.job = Job([(word, argument) for word, argument in data["steps"]], data["identity"], data["last_pid"])
+        shim.job.stopped = True
+        self._engine.point("restore.after")
+
+    async def resume(self) -> None:
+        await self._engine.at("resume", self.copy)
+        if self._job("resume").stopped:
+            self._shim.go()
+        self._engine.point("resume.after")
+
+    async def frozen(self) -> bool:
+        self._engine.point("frozen")
+        if self._shim.exit is not None:
+            return False
+        job = self._alive().job
+        return job is not None and job.stopped
+
+    async def highest_pid(self) -> int:
+        self._engine.point("highest_pid")
+        return self._job("look at").last_pid
+
+    async def usage(self) -> Usage:
+        self._engine.point("usage")
+        running = self._alive().runs
+        return Usage(
+            cpu_seconds=0.0, memory=self._engine.knobs.image_bytes, runnable=int(running), processes=int(self._shim.job is not None)
+        )
+
+    async def wait_exit(self) -> Exit:
+        self._engine.point("wait_exit")
+        await self._shim.ended.wait()
+        self._engine.point("wait_exit.after")
+        if self._shim.exit is None:
+            raise SandboxGone(f"{self.copy.key}: died with its shim, no exit code was recorded")
+        return self._shim.exit
+
+    async def signal(self, number: int) -> None:
+        await self._engine.at("signal", self.copy)
+        job = self._job("signal")
+        job.received.append(number)
+        if number == signals.SIGKILL or (number in (signals.SIGTERM, signals.SIGINT) and not job.stopped):
+            self._shim.end(128 + number)
+
+    async def kill(self) -> None:
+        await self._engine.at("kill", self.copy)
+        self._shim.die()
+        if self._shim.exit is None:
+            self._engine.world.shims.pop((self._engine.node, self.copy), None)
+        self._engine.point("kill.after")
