@@ -6,6 +6,7 @@ A read right on a range leaks what sorts *after* it (GHSA-xg4h-6gfc-h4m8), so pl
 from crds.meta import CLUSTER_SCOPE, Resource
 
 ROOT = "/mx/"
+ADDRESSES = "/mx/addresses/"
 LEADER = "/mx/leader"
 EVENTS = "/mx/events/"
 NODES = "/mx/nodes/"
@@ -26,6 +27,11 @@ def kind_prefix(kind: type[Resource], namespace: str | None = None) -> str:
 def event_key(namespace: str, regarding: str, event_id: str) -> str:
     """/mx/events/<namespace>/<object>/<id>."""
     return f"{EVENTS}{namespace}/{regarding}/{event_id}"
+
+
+def address(value: str) -> str:
+    """/mx/addresses/<MAC or IP>: the name of the node it belongs to, so that two nodes cannot both get it."""
+    return f"{ADDRESSES}{value}"
 
 
 def node_prefix(node: str) -> str:
