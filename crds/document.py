@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from crds.meta import Resource
+from crds.wording import explain
 
 Path = tuple[str | int, ...]
 """A field as it is written outside: ``("spec", "taints", 0, "key")``."""
@@ -45,10 +46,12 @@ class Document:
 
     def line_of(self, path: Path) -> int:
         """The line of a field or, if it was not written, of the nearest part around it that was."""
-        for end in range(len(path), 0, -1):
-            if path[:end] in self.lines:
-                return self.lines[path[:end]]
-        return self.line
+        return nearest_line(self.lines, path, self.line)
+
+
+def nearest_line(lines: Mapping[Path, int], path: Path, start: int) -> int:
+    """The line of the longest beginning of the path that was written; ``start`` if none was."""
+    return next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +65,7 @@ class Problem:
         return f"{format_path(self.path)}: {self.message}" if self.path else self.message
 
 
-def find_problems(error: ValidationError) -> Iterator[Problem]:
-    """What pydantic found, each in one line of plain words."""
+def find_problems(error: ValidationError, model: type[BaseModel] | None = None) -> Iterator[Problem]:
+    """What pydantic found, each in one line of plain words; with ``model``, what was validated, they name the fields there are."""
     for found in error.errors(include_url=False):
-        yield Problem(tuple(found["loc"]), _plain(found["type"], found["msg"]))
-
-
-def _plain(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "unknown field"
-    if kind == "missing":
-        return "is missing"
-    return " ".join(message.removeprefix("Value error, ").split())
+        yield Problem(tuple(found["loc"]), explain(found, model))
