@@ -8,6 +8,7 @@ with ``pkill -f`` and jobs have to survive that.
 import hashlib
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from clip.recipe import DEPENDENCIES
 
 PACKAGES = ("crds", "store", "nodeagent", "reconciler")
 LIBRARY = "usr/lib/mx"
+PYPROJECT = "pyproject.toml"
 SUFFIXES = frozenset({".py", ".json", ".yaml", ".sh"})
 ENTRIES = {
     "mx-nodeagent": ("nodeagent", "-sE", True),
@@ -49,6 +51,7 @@ def digest(project: Path, base: str) -> str:
     total = hashlib.sha256(f"agent 1 {base}\n".encode())
     for name, entry in ENTRIES.items():
         total.update(f"{name}\n{entry_script(*entry)}".encode())
+    total.update(version(project).encode())
     for path in source_files(project):
         total.update(f"{path}\n{hashlib.sha256((project / path).read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()[:12]
@@ -64,6 +67,7 @@ def build(layer: Path, project: Path, base_root: Path, expected: str) -> None:
         target = library / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(project / path, target)
+    _add_version(library, project)
     if digest(library, base_root.parent.name) != expected:
         raise ImageError("agent layer: the source changed while it was copied; try again")
     programs = layer / "root/usr/bin"
@@ -72,6 +76,20 @@ def build(layer: Path, project: Path, base_root: Path, expected: str) -> None:
         (programs / name).write_text(entry_script(*entry), encoding="utf-8")
         (programs / name).chmod(0o755)
     _compile(library, base_root)
+
+
+def version(project: Path) -> str:
+    """This project's version, as pyproject.toml says it."""
+    found: str = tomllib.loads((project / PYPROJECT).read_text(encoding="utf-8"))["project"]["version"]
+    return found
+
+
+def _add_version(library: Path, project: Path) -> None:
+    """So that importlib.metadata knows on the node what it runs."""
+    shutil.copyfile(project / PYPROJECT, library / PYPROJECT)
+    information = library / "mx.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mx\nVersion: {version(project)}\n", encoding="utf-8")
 
 
 def _compile(library: Path, base_root: Path) -> None:

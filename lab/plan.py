@@ -1,0 +1,117 @@
+"""From what was asked to what will be built: names, addresses and limits of every node. Pure, and says clearly what cannot be."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from crds.quantity import format_cpu, parse_cpu, parse_memory
+from lab.errors import LabError
+from lab.model import ENDPOINT, HEAD, HEAD_ADDRESS, LAB_NAME, MOST_NODES, LabNode, Service
+
+DEFAULT_CPUS = "0.35"
+DEFAULT_MEMORY = "512Mi"
+LEAST_CPUS = 0.01  # the kernel takes quotas from 1 ms of 100 ms
+LEAST_MEMORY = 64 * 2**20  # the agent itself needs that much
+
+ETCD = Service(
+    name="etcd",
+    command=[
+        "etcd",
+        "--name=head",
+        "--data-dir=/var/lib/etcd",
+        f"--listen-client-urls=http://{ENDPOINT},http://127.0.0.1:2379",
+        f"--advertise-client-urls=http://{ENDPOINT}",
+        "--listen-peer-urls=http://127.0.0.1:2380",
+        "--initial-advertise-peer-urls=http://127.0.0.1:2380",
+        "--initial-cluster=head=http://127.0.0.1:2380",
+        "--auto-compaction-mode=periodic",
+        "--auto-compaction-retention=1h",
+        "--log-level=warn",
+    ],
+)
+RECONCILER = Service(name="reconciler", command=["mx-reconciler", "--endpoints", ENDPOINT])
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What runs where; tests run less. ``agent`` is called with each node's name."""
+
+    head: tuple[Service, ...]
+    agent: Callable[[str], tuple[Service, ...]]
+
+
+def agent_service(node: str) -> tuple[Service, ...]:
+    """The node agent as it runs on ``node``."""
+    return (Service(name="nodeagent", command=["mx-nodeagent", "--node", node, "--endpoints", ENDPOINT]),)
+
+
+EVERYTHING = Services((ETCD, RECONCILER), agent_service)
+
+
+def check_name(name: str) -> None:
+    """LabError when the name cannot be one."""
+    if not LAB_NAME.fullmatch(name):
+        raise LabError(f"lab name {name!r} will not do: up to 12 lower-case letters and digits, a letter first")
+
+
+def parse_list(text: str, parse: Callable[[str], Value], option: str) -> list[Value]:
+    """``"0.35"`` or ``"0.35,0.2"`` to values; LabError naming the option."""
+    try:
+        return [parse(part.strip()) for part in text.split(",")]
+    except ValueError as error:
+        raise LabError(f"{option} {text}: {error}") from error
+
+
+def spread(values: Sequence[Value], nodes: int, option: str) -> list[Value]:
+    """One value for all nodes, or one for each."""
+    if len(values) == 1:
+        return list(values) * nodes
+    if len(values) != nodes:
+        raise LabError(f"{option} has {len(values)} values for {nodes} nodes; give one for all, or one for each")
+    return list(values)
+
+
+def plan_nodes(nodes: int, cpus: str, memory: str, cores: int, services: Services = EVERYTHING) -> list[LabNode]:
+    """The head and ``nodes`` nodes n1, n2, …; LabError when this machine of ``cores`` cores cannot give what is asked."""
+    if not 1 <= nodes <= MOST_NODES:
+        raise LabError(f"--nodes {nodes}: a lab has 1 to {MOST_NODES} nodes")
+    each_cpus = spread(parse_list(cpus, parse_cpu, "--cpus"), nodes, "--cpus")
+    each_memory = spread(parse_list(memory, parse_memory, "--memory"), nodes, "--memory")
+    _check_limits(each_cpus, each_memory, cores)
+    head = LabNode(name=HEAD, address=HEAD_ADDRESS, services=list(services.head))
+    return [head, *(_node(i, each_cpus[i - 1], each_memory[i - 1], services) for i in range(1, nodes + 1))]
+
+
+def _check_limits(cpus: list[float], memory: list[int], cores: int) -> None:
+    total = sum(cpus)
+    if min(cpus) < LEAST_CPUS:
+        raise LabError(f"--cpus {format_cpu(min(cpus))}: a node needs {LEAST_CPUS} cores or more")
+    if total >= cores:
+        raise LabError(
+            f"--cpus: {len(cpus)} nodes would share {format_cpu(total)} cores, but must stay below the {cores} of this machine, "
+            f"or quotas mean nothing; ask for fewer nodes or e.g. --cpus {format_cpu(int(70 * cores / len(cpus)) / 100)}"
+        )
+    if min(memory) < LEAST_MEMORY:
+        raise LabError(f"--memory {min(memory)}: a node needs 64Mi or more")
+
+
+def _node(number: int, cpus: float, memory: int, services: Services) -> LabNode:
+    name = f"n{number}"
+    return LabNode(
+        name=name,
+        address=f"10.77.0.{10 + number}",
+        mac=f"52:54:00:77:00:{number:02x}",
+        cpus=cpus,
+        memory=memory,
+        services=list(services.agent(name)),
+    )
+
+
+def hosts_file(nodes: Sequence[LabNode], own: str) -> str:
+    """/etc/hosts of the node called ``own``."""
+    lines = ["127.0.0.1 localhost", *(f"{node.address} {node.name}" for node in nodes)]
+    if all(node.name != own for node in nodes):
+        raise LabError(f"node {own!r} is not one of the lab's")
+    return "\n".join(lines) + "\n"

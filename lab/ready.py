@@ -1,0 +1,130 @@
+"""Waits until a lab answers: ``python -m lab.ready LAB NODE,NODE… SINCE STATE_DIRECTORY``, a process of its own.
+
+Of its own, because it enters the lab's network namespace, and the process that builds a lab must stay in the host's. Prints a
+line for each thing that is ready; ends with 0, or with 1 and what is missing, with the end of the log that tells why.
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from crds import keys
+from crds.load import Alive
+from lab.errors import LabError
+from lab.model import ENDPOINT, HEAD, Lab, LabNode, Places
+from lab.node import is_on, log_tail, services
+from store.context import Context, connect
+from store.errors import StoreError, Unavailable
+from store.kv import KV
+
+SECONDS = 60.0
+MOST_STARTS = 8  # a service that had to be started so often is broken
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What to wait for: etcd when the head runs it, and each node's agent when it runs one, started after ``since``."""
+
+    places: Places
+    lab: Lab
+    nodes: Sequence[LabNode]
+    since: datetime
+
+
+def context_of(places: Places) -> Context:
+    """How to reach a lab's etcd."""
+    return Context(name=f"lab-{places.lab}", endpoints=[ENDPOINT], netns=places.netns, shared=str(places.shared))
+
+
+async def wait_for_etcd(wait: Wait, kv: KV) -> None:
+    """Until it answers."""
+    while True:
+        try:
+            await kv.get(keys.LEADER)
+            return
+        except Unavailable:
+            _fail_if_broken(wait)
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def wait_for_agents(wait: Wait, kv: KV) -> None:
+    """Until each agent's heartbeat of this start is there. Polls: what is awaited takes a second or two, once."""
+    missing = {node.name for node in wait.nodes if _runs(node, "nodeagent")}
+    while missing:
+        for name in sorted(missing):
+            if await _is_alive(kv, name, wait.since):
+                missing.remove(name)
+                print(f"{name} is alive", flush=True)
+        if missing:
+            _fail_if_broken(wait)
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _is_alive(kv: KV, node: str, since: datetime) -> bool:
+    found = await kv.get(keys.alive(node))
+    try:
+        return found is not None and Alive.model_validate_json(found.value).since >= since
+    except ValidationError:
+        return False
+
+
+def _runs(node: LabNode, service: str) -> bool:
+    return any(each.name == service for each in node.services)
+
+
+def _fail_if_broken(wait: Wait) -> None:
+    for node in wait.nodes:
+        if not is_on(node):
+            raise LabError(f"node {node.name} went off: {log_tail(wait.places, node.name, 'init')}")
+        for name, state in services(node).items():
+            if int(str(state["starts"])) > MOST_STARTS:
+                raise LabError(f"{name} on {node.name} ends again and again: {log_tail(wait.places, node.name, name)}")
+
+
+def _what_is_missing(wait: Wait) -> str:
+    logs = [
+        f"{service.name} on {node.name}: {log_tail(wait.places, node.name, service.name, 3)}"
+        for node in wait.nodes
+        for service in node.services
+    ]
+    return f"lab {wait.lab.name} did not become ready in {SECONDS:.0f} s. Ends of the logs:\n" + "\n".join(logs)
+
+
+async def wait_until_ready(wait: Wait) -> None:
+    """LabError when it does not become so within SECONDS."""
+    if not _runs(wait.lab.node(HEAD), "etcd"):
+        return
+    kv = await connect(context_of(wait.places), timeout=2.0)
+    try:
+        async with asyncio.timeout(SECONDS):
+            await wait_for_etcd(wait, kv)
+            print("etcd answers", flush=True)
+            await wait_for_agents(wait, kv)
+    except TimeoutError as error:
+        raise LabError(_what_is_missing(wait)) from error
+    finally:
+        await kv.close()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 ready, 1 not."""
+    name, nodes, since, state = arguments
+    places = Places(name, Path(state))
+    try:
+        lab = places.load()
+        wait = Wait(places, lab, [lab.node(node) for node in nodes.split(",")], datetime.fromisoformat(since))
+        asyncio.run(wait_until_ready(wait))
+    except (LabError, StoreError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
