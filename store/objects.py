@@ -1,7 +1,7 @@
 """Between bytes and objects: what lies under a key is read strictly, and what cannot be read is ``Broken``, never a crash.
 
 Anybody with etcdctl can put anything under our keys. So who reads one object gets Invalid, and who reads many gets the good
-ones and the broken ones apart. An object whose name differs from its key's counts as broken too: it would be written back elsewhere.
+ones and the broken ones apart. An object whose name differs from its key's is broken too: it would be written back elsewhere.
 """
 
 from collections.abc import Iterable
