@@ -96,7 +96,7 @@ def prefix_of(kind: type[Resource], namespace: str | None = None) -> str:
 
 def regarding_word(regarding: ObjectReference) -> str:
     """The word between namespace and id in an event's key. No kind has a dot in its name, so it is unambiguous."""
-    return f"{regarding.kind.lower()}.{regarding.name}"
+    return f"{regarding.kind.lower()}.{regarding.name}".replace("/", "_")
 
 
 def identify(key: str) -> Identity:
