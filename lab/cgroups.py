@@ -8,6 +8,7 @@ The groups also are the node's identity: a process enters them before anything e
 found and ended by them, without any record and without looking at names of programs.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -22,6 +23,7 @@ CONTROLLERS = ("cpu", "cpuacct", "memory", "freezer", "pids")
 PERIOD_MICROSECONDS = 100_000
 _V2_CONTROLLERS = ("cpu", "memory", "pids")
 _POLL_SECONDS = 0.02
+_MAKE_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Groups:
     def __init__(self, lab: str, node: str = "", hierarchies: Iterable[Hierarchy] | None = None) -> None:
         self.hierarchies = tuple(of_this_machine() if hierarchies is None else hierarchies)
         self._path = f"mx/{lab}/{node}".rstrip("/")
+        self._of_node = bool(node)
 
     def directory(self, hierarchy: Hierarchy) -> Path:
         """Where the groups are in that hierarchy."""
@@ -88,8 +91,8 @@ class Groups:
     def create(self, cpus: float | None, memory: int | None) -> None:
         """Makes a node's groups with limits in cores and bytes (None: no limit)."""
         for directory in self.directories:
-            (directory / "system").mkdir(parents=True, exist_ok=True)
-            (directory / "jobs").mkdir(exist_ok=True)
+            _make(directory / "system")
+            _make(directory / "jobs")
         for hierarchy in self.hierarchies:
             directory = self.directory(hierarchy)
             if hierarchy.name == "":
@@ -135,7 +138,7 @@ class Groups:
             os.close(descriptor)
 
     def remove(self, timeout: float = 5.0) -> None:
-        """Removes the groups, and mx/<lab> and mx when they are empty then. They stay busy for a moment after the last exit."""
+        """Removes the groups; of a whole lab also mx when it is empty then. They stay busy for a moment after the last exit."""
         deadline = time.monotonic() + timeout
         for directory in self.directories:
             for group in reversed(list(_below(directory))):
@@ -143,10 +146,9 @@ class Groups:
                     if time.monotonic() > deadline:
                         raise LabError(f"cgroup {group} stays busy; see its cgroup.procs, then take the lab down again")
                     time.sleep(_POLL_SECONDS)
-        for hierarchy in self.hierarchies:
-            above = self.directory(hierarchy).parent
-            while above != hierarchy.mount and _remove_empty(above):
-                above = above.parent
+        if not self._of_node:
+            for directory in self.directories:
+                _remove_empty(directory.parent)
 
 
 def limits(hierarchy: Hierarchy, directory: Path, cpus: float | None, memory: int | None) -> list[tuple[Path, str]]:
@@ -191,6 +193,15 @@ def _members(group: Path) -> list[int]:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):  # removed meanwhile, or a threaded group
             return []
         raise
+
+
+def _make(group: Path) -> None:
+    """With all above it; again when another lab that goes down removes an empty mx at this moment."""
+    for _ in range(_MAKE_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            group.mkdir(parents=True, exist_ok=True)
+            return
+    raise LabError(f"cgroup {group} cannot be made: somebody removes the groups above it all the time")
 
 
 def _remove_empty(group: Path) -> bool:
