@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from crds import keys
 from crds.load import Alive
+from lab.declare import declare_nodes
 from lab.errors import LabError
 from lab.model import ENDPOINT, HEAD, Lab, LabNode, Places
 from lab.node import is_on, log_tail, services
@@ -105,6 +106,7 @@ async def wait_until_ready(wait: Wait) -> None:
         async with asyncio.timeout(SECONDS):
             await wait_for_etcd(wait, kv)
             print("etcd answers", flush=True)
+            await declare_nodes(kv, [node for node in wait.nodes if node.name != HEAD])
             await wait_for_agents(wait, kv)
     except TimeoutError as error:
         raise LabError(_what_is_missing(wait)) from error

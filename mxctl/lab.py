@@ -1,0 +1,201 @@
+"""``mxctl lab``: a cluster on this machine, to try things out."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from clip.progress import reporting
+from crds.quantity import format_cpu, human_memory
+from lab import cluster, model, plan
+from lab.errors import LabError
+from store.errors import StoreError
+
+DEFAULT_NAME = "lab"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """What a person can do something about becomes one line on stderr and exit code 1."""
+    try:
+        yield
+    except (LabError, StoreError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def name_option(command: F) -> F:
+    """--name, for verbs about a lab that is there."""
+    return click.option("--name", metavar="LAB", help="Which lab; may be left out when there is only one.")(command)
+
+
+def chosen(name: str | None) -> str:
+    """The lab that is meant: the named one, the only one, else the one called "lab"."""
+    if name is not None:
+        plan.check_name(name)
+        return name
+    known = model.names()
+    if len(known) > 1 and DEFAULT_NAME not in known:
+        raise LabError(f"there are several labs ({', '.join(known)}); say which with --name")
+    return known[0] if len(known) == 1 else DEFAULT_NAME
+
+
+@click.group()
+def lab() -> None:
+    """A whole cluster on this machine: its nodes are namespaces, with real etcd, real agents, real CRIU.
+
+    \b
+    mxctl lab up --nodes 4
+    mxctl lab status
+    mxctl lab exec n1 -- bash
+    mxctl lab down
+    """
+
+
+@lab.command()
+@click.option("--name", metavar="LAB", default=DEFAULT_NAME, show_default=True, help="Up to 12 lower-case letters and digits.")
+@click.option("--nodes", type=int, default=4, show_default=True, help="How many nodes, besides the head.")
+@click.option("--cpus", default=plan.DEFAULT_CPUS, show_default=True, help="Cores for jobs: one value, or one for each node.")
+@click.option("--memory", default=plan.DEFAULT_MEMORY, show_default=True, help="Memory limit: one value, or one for each node.")
+def up(name: str, nodes: int, cpus: str, memory: str) -> None:
+    """Starts a lab, and makes it the current context.
+
+    The cores of all nodes together must stay below this machine's.
+
+    \b
+    mxctl lab up --nodes 4
+    mxctl lab up --name t --nodes 3 --cpus 0.4 --memory 1Gi
+    mxctl lab up --nodes 3 --cpus 0.8,0.3,0.2 --memory 1Gi,512Mi,512Mi
+    """
+    with plain_errors(), reporting(f"lab {name}", cluster.PHASES + nodes) as report:
+        cluster.up(name, nodes, cpus, memory, report=report)
+    click.echo(f"lab/{name} started, {nodes} nodes; context lab-{name} is current")
+
+
+@lab.command()
+@name_option
+def status(name: str | None) -> None:
+    """Shows a lab's nodes and how their services go.
+
+    \b
+    mxctl lab status
+    mxctl lab status --name t
+    """
+    with plain_errors():
+        states = cluster.status(chosen(name))
+    table = Table(box=None, pad_edge=False, header_style="")
+    for column in ("NODE", "POWER", "ADDRESS", "CPUS", "MEMORY", "PID", "SERVICES"):
+        table.add_column(column, no_wrap=column != "SERVICES")
+    for state in states:
+        table.add_row(*_row(state))
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def _row(state: cluster.NodeState) -> tuple[str, ...]:
+    node = state.node
+    return (
+        node.name,
+        "on" if state.on else "off",
+        node.address,
+        "-" if node.cpus is None else format_cpu(node.cpus),
+        "-" if node.memory is None else human_memory(node.memory),
+        str(node.init.pid) if state.on and node.init else "-",
+        ", ".join(_service(name, facts) for name, facts in state.services.items()) or "-",
+    )
+
+
+def _service(name: str, facts: dict[str, object]) -> str:
+    starts = int(str(facts["starts"]))
+    again = f", started {starts} times" if starts > 1 else ""
+    return f"{name} ({'running' if facts['pid'] else 'waiting'}{again})"
+
+
+@lab.command("list")
+def list_() -> None:
+    """Lists the labs of this machine.
+
+    \b
+    mxctl lab list
+    """
+    known = model.names()
+    if not known:
+        click.echo("No labs found", err=True)
+    for name in known:
+        click.echo(f"{name}\t{_summary(name)}")
+
+
+def _summary(name: str) -> str:
+    """One bad record must not hide the other labs."""
+    try:
+        record = model.Places(name).load()
+    except LabError:
+        return "broken, take it down"
+    return f"{len(record.workers)} nodes\t{'up' if record.ready else 'half-built, take it down'}"
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@name_option
+@click.argument("node")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(name: str | None, node: str, command: tuple[str, ...]) -> None:
+    """Runs a command on a node (n1, n2, …, head), as root, outside of the jobs' quota; its exit code is ours.
+
+    \b
+    mxctl lab exec n1 -- ps ax
+    mxctl lab exec head -- etcdctl get --prefix /mx/ --keys-only
+    """
+    argv = command[1:] if command[0] == "--" and len(command) > 1 else command
+    with plain_errors():
+        line = cluster.exec_command(chosen(name), node, argv)
+    os.execvp(line[0], line)
+
+
+@lab.command("stop-node")
+@name_option
+@click.option("--hard", is_flag=True, help="Like a power cut: no good-bye, its peers hear nothing.")
+@click.argument("node")
+def stop_node(name: str | None, hard: bool, node: str) -> None:
+    """Switches a node off; all that runs on it ends, its disk is kept.
+
+    \b
+    mxctl lab stop-node n2
+    mxctl lab stop-node n2 --hard
+    """
+    with plain_errors():
+        was_on = cluster.stop_node(chosen(name), node, hard=hard)
+    click.echo(f"node/{node} {'stopped' if was_on else 'unchanged, it was off'}")
+
+
+@lab.command("start-node")
+@name_option
+@click.argument("node")
+def start_node(name: str | None, node: str) -> None:
+    """Switches a node on again and waits for its agent.
+
+    \b
+    mxctl lab start-node n2
+    """
+    with plain_errors():
+        was_off = cluster.start_node(chosen(name), node)
+    click.echo(f"node/{node} {'started' if was_off else 'unchanged, it was on'}")
+
+
+@lab.command()
+@name_option
+def down(name: str | None) -> None:
+    """Takes a lab down and removes everything it had, its disks and /shared too. Also mends a lab that is half up.
+
+    \b
+    mxctl lab down
+    mxctl lab down --name t
+    """
+    with plain_errors():
+        which = chosen(name)
+        was_there = cluster.down(which)
+    click.echo(f"lab/{which} {'removed' if was_there else 'unchanged, there is none'}")
