@@ -12,6 +12,7 @@ BALANCED = "Balanced"
 
 WITHIN_TARGET = "WithinTarget"
 MOVING = "Moving"
+WAITING = "Waiting"
 NO_GAIN = "NoMoveGains"
 SWITCHED_OFF = "SwitchedOff"
 OVERRIDDEN = "AnotherPolicyInForce"
@@ -56,7 +57,7 @@ class BalancePolicySpec(Model):
     imbalance_target: float = Field(default=0.1, ge=0)
     """Balanced when (most loaded - mean) / mean of CPU demand by capacity is at most this."""
     min_gain: float = Field(default=0.05, ge=0)
-    """A move must lower the cost of its two nodes by this share, beyond what the move itself costs."""
+    """A moved job must save this share of its remaining time, beyond what the move itself costs."""
     memory: MemoryWater = Field(default_factory=MemoryWater)
     """High and low water of memory."""
     budget: MoveBudget = Field(default_factory=MoveBudget)

@@ -23,7 +23,11 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """One placed job. ``key`` is "<namespace>/<name>"."""
+    """One placed job, also while it starts or moves. ``key`` is "<namespace>/<name>".
+
+    A sample that does not know the job yet says nothing about it: then give the demand and memory it had before its move, or those
+    it was started with.
+    """
 
     key: str
     node: str
@@ -74,7 +78,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class PlannedMove:
-    """One move with its reason; ``gain`` is the share by which the cost of its two nodes falls, net of the move."""
+    """One move with its reason. ``gain``: share of its remaining time that the job saves net of the freeze; of a move for memory, the
+    share by which its source's use falls."""
 
     job: str
     source: str

@@ -1,0 +1,26 @@
+"""Whether a job may run on a node at all, load aside."""
+
+from collections.abc import Mapping, Sequence
+
+from reconciler.planning.types import NodeView
+
+
+def closed(node: NodeView) -> str:
+    """Why the node takes no job of anybody; empty when it does."""
+    if not node.ready:
+        return "not ready"
+    if not node.schedulable:
+        return "cordoned"
+    return ""
+
+
+def refused(node: NodeView, selector: Mapping[str, str], tolerations: Sequence[str]) -> str:
+    """Why this job may not run there; empty when it may."""
+    for label, value in sorted(selector.items()):
+        if node.labels.get(label) != value:
+            return f"label {label}={value} is missing"
+    if "*" not in tolerations:
+        for taint in node.taints:
+            if taint not in tolerations:
+                return f"taint {taint} is not tolerated"
+    return ""
