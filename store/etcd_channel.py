@@ -6,6 +6,7 @@ is made anew when the certificate files have changed, because gRPC reads them on
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ import grpc
 import grpc.aio
 
 from store.errors import Gone, Invalid, NotFound, StoreError, Unavailable
+
+log = logging.getLogger(__name__)
 
 
 class Message(Protocol):
@@ -47,11 +50,9 @@ class Tls:
     server_name: str = ""
 
     def stamp(self) -> tuple[int, ...]:
-        """Changes when a file was written anew. Raises Invalid when one is missing."""
-        try:
-            return tuple(path.stat().st_mtime_ns for path in (self.ca, self.certificate, self.key) if path)
-        except OSError as error:
-            raise Invalid(f"cannot read the certificate file {error.filename}: {error.strerror}") from error
+        """Changes when a file was written anew. A missing one counts as 0: it may be about to be replaced."""
+        files = [path for path in (self.ca, self.certificate, self.key) if path]
+        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Reads the files. Raises Invalid."""
@@ -117,15 +118,19 @@ class Channel:
     def _open(self) -> grpc.aio.Channel:
         self._raise_if_closed()
         stamp = self._tls.stamp() if self._tls else ()
-        if self._channel is None or stamp != self._stamp:
-            self._retire()
-            self._channel, self._stamp = self._make(), stamp
-        return self._channel
-
-    def _retire(self) -> None:
-        """Keeps the old channel for the streams that run on it; they end by themselves, and so does the channel."""
+        if self._channel is not None and stamp == self._stamp:
+            return self._channel
+        try:
+            channel = self._make()
+        except Invalid as error:
+            if self._channel is None:
+                raise
+            log.warning("keeping the connection with the old certificate: %s", error)
+            return self._channel
         if self._channel is not None:
-            self._retired.append(self._channel)
+            self._retired.append(self._channel)  # for the streams that run on it
+        self._channel, self._stamp = channel, stamp
+        return channel
 
     def _make(self) -> grpc.aio.Channel:
         options = channel_options(self._keep_alive)

@@ -45,21 +45,25 @@ def key_value(kv: pb.KeyValue) -> KeyValue:
 class Cursor:
     """Turns responses into batches and knows where to resume. Pure: it sees messages only.
 
-    ``resume`` is the first revision not yet handed over, 0 while that is not known (a watch from "now").
+    ``resume`` is the first revision not yet handed over, 0 while that is not known (a watch from "now"). ``heard`` says whether
+    the connection of now has carried a good response.
     """
 
     prefix: str
     resume: int
+    heard: bool = False
     _parts: list[pb.Event] = field(default_factory=list)
 
     def reconnected(self) -> None:
         """The rest of a half-received response will come again as a whole."""
         self._parts.clear()
+        self.heard = False
 
     def take(self, response: pb.WatchResponse) -> Batch | None:
         """None when the response completes nothing. Raises Gone, Invalid, or Unavailable for a cancellation that may pass."""
         if response.canceled:  # also together with "created"; the stream would stay open and silent
             raise self._cancelled(response)
+        self.heard = True
         if response.created:
             return self._begin(response.header.revision)
         if not response.events and not response.fragment and not self._parts:
@@ -108,12 +112,13 @@ async def watch(channel: Channel, prefix: str, revision: int, *, progress: float
         try:
             async with aclosing(_stream(channel, cursor, progress)) as batches:
                 async for batch in batches:
-                    pause = FIRST_PAUSE
                     yield batch
         except Unavailable as error:
             if channel.closed:
                 raise
-            log.warning("%s; resuming from revision %d in %.1f s", error, cursor.resume, pause)
+            pause = FIRST_PAUSE if cursor.heard else pause
+            level = logging.WARNING if cursor.heard or pause == FIRST_PAUSE else logging.DEBUG  # once an outage is enough
+            log.log(level, "%s; resuming from revision %d", error, cursor.resume)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(pause * 2, LONGEST_PAUSE)
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from store.errors import Invalid
 from store.kv import MAX_OPERATIONS, MAX_REQUEST, MAX_VALUE, Compare, Get, Op, Put
 
+MAX_TTL = 9_000_000_000  # seconds: etcd's own limit
+
 
 def check_txn(when: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op]) -> None:
     """Raises Invalid when the transaction is too large, has too many parts, or writes one key twice in a branch."""
@@ -25,8 +27,8 @@ def check_txn(when: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[O
 
 def check_lease(ttl: float) -> None:
     """Raises Invalid unless ``ttl`` (seconds) is a time to live."""
-    if not ttl > 0:
-        raise Invalid(f"a lease of {ttl} s: the time to live must be above 0")
+    if not 0 < ttl <= MAX_TTL:
+        raise Invalid(f"a lease of {ttl} s: the time to live must be above 0 and at most {MAX_TTL} s")
 
 
 def _check_keys(keys: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -24,7 +25,8 @@ OLDEST = (3, 5, 30)
 def find_etcd() -> Path:
     """The etcd to test with: $MX_ETCD, else the newest image's, else the one in PATH. Raises FileNotFoundError."""
     named = os.environ.get("MX_ETCD")
-    images = sorted(IMAGES.glob("*/**/usr/bin/etcd"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found_in_images = (path for depth in range(1, 4) for path in IMAGES.glob("*/" * depth + "usr/bin/etcd"))
+    images = sorted(found_in_images, key=lambda path: path.stat().st_mtime, reverse=True)
     in_path = shutil.which("etcd")
     for found in (named, *images, in_path):
         if found and os.access(found, os.X_OK):
@@ -56,11 +58,30 @@ class EtcdServer:
         self.endpoint = f"127.0.0.1:{free_port()}"
         self._peer = f"127.0.0.1:{free_port()}"
         self._flags = flags
+        self._scheme = "http"
+        self._direct = _opener()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def with_tls(cls, *, ca: Path, certificate: Path, key: Path) -> "EtcdServer":
+        """One that lets in clients with a certificate of ``ca`` only. Files in PEM; the certificate is for 127.0.0.1."""
+        server = cls("--cert-file", str(certificate), "--key-file", str(key), "--trusted-ca-file", str(ca), "--client-cert-auth")
+        server._scheme = "https"
+        context = ssl.create_default_context(cafile=str(ca))
+        context.load_cert_chain(certificate, key)
+        server._direct = _opener(urllib.request.HTTPSHandler(context=context))
+        return server
+
+    def __enter__(self) -> "EtcdServer":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Returns when it answers. Raises RuntimeError with the end of its log."""
-        client, peer = f"http://{self.endpoint}", f"http://{self._peer}"
+        client, peer = f"{self._scheme}://{self.endpoint}", f"http://{self._peer}"
         arguments = [
             *("--name", "test", "--data-dir", str(self.directory / "data")),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
@@ -100,8 +121,8 @@ class EtcdServer:
         self._post("/v3/kv/compaction", {"revision": revision})
 
     def _post(self, path: str, body: dict[str, object]) -> None:
-        request = urllib.request.Request(f"http://{self.endpoint}{path}", data=json.dumps(body).encode())
-        with _DIRECT.open(request, timeout=5) as answer:
+        request = urllib.request.Request(f"{self._scheme}://{self.endpoint}{path}", data=json.dumps(body).encode())
+        with self._direct.open(request, timeout=5) as answer:
             answer.read()
 
     def _wait_until_ready(self) -> None:
@@ -115,7 +136,7 @@ class EtcdServer:
 
     def _healthy(self) -> bool:
         try:
-            with _DIRECT.open(f"http://{self.endpoint}/health", timeout=1) as answer:
+            with self._direct.open(f"{self._scheme}://{self.endpoint}/health", timeout=1) as answer:
                 return bool(json.load(answer)["health"] == "true")
         except (OSError, ValueError):
             return False
@@ -138,4 +159,6 @@ class EtcdServer:
         self._process.send_signal(number)
 
 
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _opener(*handlers: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
+    """Past any proxy of the environment: the server is on this machine."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), *handlers)

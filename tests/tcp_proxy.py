@@ -28,7 +28,7 @@ class TcpProxy:
         self._frozen = False
         self._down = False
         self._deaf = False
-        self._budget: int | None = None
+        self._budgets: list[int] = []
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -79,9 +79,9 @@ class TcpProxy:
         self._deaf = False
         await self.cut()
 
-    def cut_after(self, answered: int) -> None:
-        """Breaks one connection, once ``answered`` more bytes of answers have passed."""
-        self._budget = answered
+    def cut_after(self, *answered: int) -> None:
+        """Breaks a connection once so many more bytes of answers have passed; the next one after the next number."""
+        self._budgets = list(answered)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -117,10 +117,17 @@ class TcpProxy:
             await link.flow.wait()
             if answers and self._deaf:
                 continue
-            if answers and self._budget is not None:
-                self._budget -= len(data)
-                if self._budget <= 0:
-                    self._budget = None
-                    return
+            if answers and self._spent(len(data)):
+                return
             writer.write(data)
             await writer.drain()
+
+    def _spent(self, answered: int) -> bool:
+        """Whether this connection's number of bytes has passed."""
+        if not self._budgets:
+            return False
+        self._budgets[0] -= answered
+        if self._budgets[0] > 0:
+            return False
+        self._budgets.pop(0)
+        return True

@@ -214,10 +214,8 @@ class AsyncCondition(Protocol):
 
 @pytest.fixture(scope="session")
 def etcd_server() -> Iterator[EtcdServer]:
-    server = EtcdServer()
-    server.start()
-    yield server
-    server.stop()
+    with EtcdServer() as server:
+        yield server
 
 
 @pytest.fixture

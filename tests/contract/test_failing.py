@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -20,7 +21,7 @@ async def test_a_call_ends_when_nobody_is_there(backend: Backend, prefix: str) -
 @pytest.mark.parametrize("call", ["get", "list", "txn", "grant", "keep_alive", "revoke"])
 async def test_every_call_ends_in_time_when_no_answer_comes(backend: Backend, prefix: str, call: str) -> None:
     await backend.kv.get(prefix)
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "get": lambda: backend.kv.get(prefix),
         "list": lambda: backend.kv.list(prefix),
         "txn": lambda: backend.kv.txn([], [Put(prefix + "a", b"1")]),
