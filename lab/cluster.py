@@ -109,7 +109,9 @@ def _wait_until_ready(places: Places, nodes: Sequence[LabNode], since: datetime,
     waiting = [sys.executable, "-m", "lab.ready", places.lab, names, since.isoformat(), str(places.state)]
     # pdeathsig: when we are killed, it must not stay behind in the lab's namespace
     command = ["timeout", f"{READY_SECONDS + 30:.0f}", "setpriv", "--pdeathsig", "KILL", "--", *waiting]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=image.project_dir(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
