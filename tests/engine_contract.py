@@ -1,7 +1,7 @@
 """What every ``Engine`` must do: the same tests run on the fake and on namespaces with real criu.
 
-A suite derives from ``EngineContract`` and provides three fixtures: ``engine``; ``restarted``, a function that returns a second
-engine of the same node, as a restarted agent has; ``images``, a function that makes a fresh empty directory the engine can write to.
+A suite derives from ``EngineContract`` and has three fixtures: ``engine``; ``restarted``, a function that returns a second
+engine of the same node, as a restarted agent has; ``images``, which makes a fresh empty directory the engine can write to.
 """
 
 import asyncio

@@ -1,0 +1,112 @@
+"""What we ask of the criu command line, and what we make of its answer. It is the shim that runs it, inside the job's namespaces.
+
+Every flag was paid for: ``--manage-cgroups=ignore`` because any other mode puts the job back into the source's cgroup;
+``--link-remap --ghost-limit`` for files deleted while open; ``--network-lock nftables`` because iptables need not be there.
+"""
+
+import asyncio
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodeagent.errors import EngineFailed
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+MINIMUM = (4, 2, 1)
+"""Older ones cannot dump inet sockets on kernels from 6.16 on, or do not start at all."""
+CHECK_SECONDS = 20.0
+STOPPED = "mx-stopped.json"
+"""Lies among the images: which processes were stopped before the freeze, so that resuming does not wake them."""
+COMMON = ("--file-locks", "--link-remap", "--tcp-established", "--network-lock", "nftables")
+
+
+def dump_command(pid: int, images: Path, log: Path) -> list[str]:
+    """Dumps the tree of ``pid`` and leaves it stopped."""
+    command = ["criu", "dump", "-t", str(pid), "-D", str(images), "--leave-stopped", "--manage-cgroups=ignore"]
+    return [*command, *COMMON, "--ghost-limit", "512M", "-o", str(log)]
+
+
+def restore_command(images: Path, log: Path) -> list[str]:
+    """Restores the tree, stopped, as a child of whoever is pid 1 where it runs."""
+    return ["criu", "restore", "-d", "-D", str(images), "--leave-stopped", "--manage-cgroups=ignore", *COMMON, "-o", str(log)]
+
+
+def last_error(log: Path) -> str:
+    """The last line with "Error" of criu's log, without its time stamp."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return "criu wrote no log: is it installed?"
+    errors = [line for line in lines if "Error" in line]
+    return errors[-1].partition(") ")[2].strip() or errors[-1].strip() if errors else "no error in its log"
+
+
+def write_stopped(images: Path, stopped: list[int]) -> None:
+    """Puts the PIDs (of the job's own namespace) among the images."""
+    (images / STOPPED).write_text(json.dumps(stopped))
+
+
+def read_stopped(images: Path) -> list[int]:
+    """EngineFailed when they are not there or broken: then other images may be missing too."""
+    try:
+        pids = json.loads((images / STOPPED).read_text())
+        return [int(pid) for pid in pids]
+    except (OSError, ValueError, TypeError) as error:
+        raise EngineFailed(f"{STOPPED}: bad images: {error}") from error
+
+
+@dataclass
+class Criu:
+    """The program on this node."""
+
+    program: str = "criu"
+    _version: str = ""
+
+    async def version(self) -> str:
+        """Its version, after ``criu check``; asked once. EngineFailed with the reason when it does not work here."""
+        if not self._version:
+            version = _parse_version(await self._run("--version"))
+            await self._run("check")
+            self._version = version
+        return self._version
+
+    async def _run(self, argument: str) -> str:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self.program,
+                argument,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={"PATH": PATH, **{key: os.environ[key] for key in ("LD_LIBRARY_PATH",) if key in os.environ}},
+            )
+        except OSError as error:
+            raise EngineFailed(f"criu: cannot be started: {error.strerror}; install criu {'.'.join(map(str, MINIMUM))}") from error
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            raise EngineFailed(f"criu {argument}: no answer within {CHECK_SECONDS} s") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        text = output.decode(errors="replace").strip()
+        if process.returncode != 0:
+            raise EngineFailed(
+                f"criu {argument}: ended with {process.returncode}: {text.splitlines()[-1] if text else 'no output'}"
+            )
+        return text
+
+
+def _parse_version(text: str) -> str:
+    """Of "Version: 4.2.1"; EngineFailed when it is too old."""
+    words = [line.removeprefix("Version:").strip() for line in text.splitlines() if line.startswith("Version:")]
+    try:
+        version = tuple(int(part) for part in words[0].split("."))
+    except (IndexError, ValueError):
+        raise EngineFailed(f"criu --version: unexpected answer {text[:80]!r}") from None
+    if version < MINIMUM:
+        raise EngineFailed(f"criu {words[0]}: too old, {'.'.join(map(str, MINIMUM))} is needed")
+    return words[0]

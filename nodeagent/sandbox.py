@@ -1,0 +1,288 @@
+"""The real ``Engine``: shims, control groups and criu.
+
+What is on the node for one copy: RUN/copies/<namespace>_<name>_<epoch>_<uid8>/ with copy.json (written first, removed last, so that
+nothing is ever without it), shim.json, exit.json when the job has ended, criu's logs; a control group; a shim. The shim keeps the
+state of the freeze, so it survives the agent exactly as long as the processes it is about.
+"""
+
+import asyncio
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crds.job import JobSpec
+from nodeagent import criu, shim, shimlink
+from nodeagent.cgroups import Cgroups, JobGroup
+from nodeagent.engine import Copy, Exit, Usage
+from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
+from nodeagent.jobdir import LOG, SCRATCH, job_directory
+from nodeagent.shimlink import ShimLink
+from nodeagent.tasks import count_runnable
+
+log = logging.getLogger(__name__)
+
+ABORT_SECONDS = 10.0
+"""For criu to put the job in order after it was told to give up; then it is killed."""
+POLL = 0.005
+
+
+class NamespaceEngine:
+    """Makes and finds sandboxes below ``run`` (a tmpfs); job directories lie below ``shared``."""
+
+    def __init__(self, run: Path, shared: Path, cgroups: Cgroups | None = None, program: criu.Criu | None = None) -> None:
+        self.run, self.shared = run, shared
+        self.cgroups = cgroups or Cgroups()
+        self._copies = run / "copies"
+        self._criu = program or criu.Criu()
+
+    async def version(self) -> str:
+        """criu's version; EngineFailed with the reason when it does not work here."""
+        return await self._criu.version()
+
+    async def create(self, copy: Copy) -> "NamespaceSandbox":
+        """A fresh sandbox; whatever has the same namespace, name and epoch is ended first."""
+        for old in await self.leftovers():
+            if (old.namespace, old.name, old.epoch) == (copy.namespace, copy.name, copy.epoch):
+                await self.forget(old)
+        group = self.cgroups.group(copy)
+        await group.remove()
+        run_dir = self._directory(copy)
+        try:
+            tmp, shm = self._make_directories(copy)
+            group.create()
+            identity = await shimlink.launch(self.run, run_dir, tmp, shm)
+        except (OSError, EngineFailed) as error:
+            await self.forget(copy)
+            raise EngineFailed(f"{copy.key}: no sandbox: {error}") from error
+        return self._sandbox(copy, ShimLink(run_dir, identity, copy.key))
+
+    async def adopt(self, copy: Copy) -> "NamespaceSandbox | None":
+        """The living sandbox, or the one whose exit is recorded. A criu still under way is made to give up first."""
+        run_dir = self._directory(copy)
+        link = ShimLink(run_dir, shimlink.read_identity(run_dir), copy.key)
+        if not link.lives and not (run_dir / "exit.json").exists():
+            return None
+        sandbox = self._sandbox(copy, link)
+        await sandbox.settle()
+        return sandbox
+
+    async def leftovers(self) -> list[Copy]:
+        """All copies of which something is here. Control groups that nobody wrote down are emptied and removed."""
+        copies = [Copy(**json.loads(path.read_text())) for path in sorted(self._copies.glob("*/copy.json"))]
+        for name in self.cgroups.names() - {self.cgroups.group(copy).name for copy in copies}:
+            log.warning("control group %s belongs to no copy, removing it", name)
+            await JobGroup(self.cgroups, name).remove()
+        return copies
+
+    async def forget(self, copy: Copy) -> None:
+        """Kills it if it lives; removes all records of it. Its directory on the shared file system stays."""
+        run_dir = self._directory(copy)
+        await self._sandbox(copy, ShimLink(run_dir, shimlink.read_identity(run_dir), copy.key)).kill()
+        _remove_record(run_dir)
+
+    def _directory(self, copy: Copy) -> Path:
+        return self._copies / f"{copy.namespace}_{copy.name}_{copy.epoch}_{copy.uid[:8]}"
+
+    def _sandbox(self, copy: Copy, link: ShimLink) -> "NamespaceSandbox":
+        return NamespaceSandbox(copy, link, self.cgroups.group(copy), job_directory(self.shared, copy))
+
+    def _make_directories(self, copy: Copy) -> tuple[Path, Path]:
+        run_dir = self._directory(copy)
+        run_dir.mkdir(parents=True)
+        run_dir.chmod(0o700)
+        shim.write_atomically(str(run_dir / "copy.json"), asdict(copy))
+        scratch = [job_directory(self.shared, copy) / name for name in SCRATCH]
+        for path in scratch:
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o1777)
+        return scratch[0], scratch[1]
+
+
+class NamespaceSandbox:
+    """One shim with at most one copy of one job."""
+
+    def __init__(self, copy: Copy, link: ShimLink, group: JobGroup, directory: Path) -> None:
+        self.copy = copy
+        self._link = link
+        self._group = group
+        self._directory = directory
+
+    async def start(self, spec: JobSpec, env: dict[str, str]) -> None:
+        """Starts the job's first process in its groups, its output appended to the job's log."""
+        answer = await self._raw(
+            "start",
+            command=spec.command,
+            env=env,
+            workdir=spec.workdir,
+            log=str(self._directory / LOG),
+            groups=[str(path) for path in self._group.everywhere],
+        )
+        if "code" in answer:
+            raise StartFailed(answer["error"], answer["code"])
+        if not answer["ok"]:
+            raise EngineFailed(f"{self.copy.key}: {answer['error']}")
+
+    async def dump(self, images: Path, *, deadline: float) -> None:
+        """criu dump; a failure of any kind, cancellation too, lets the job run on."""
+        log_file = self._link.run_dir / "dump.log"
+        status = await self._ask("status")
+        if status["phase"] != shim.RUNNING:
+            raise EngineFailed(f"{self.copy.key}: nothing to dump, the sandbox is {status['phase']}")
+        try:
+            await self._criu("dump", deadline, log_file, argv=criu.dump_command(status["job"], images, log_file))
+            criu.write_stopped(images, (await self._ask("status"))["stopped"])
+        except BaseException as error:
+            await _despite_cancellation(self._call_off())
+            if isinstance(error, OSError):
+                raise EngineFailed(f"{self.copy.key}: images in {images}: {error}") from error
+            raise
+
+    async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
+        """criu restore into this empty sandbox; when it fails everything but the shim is killed."""
+        log_file = self._link.run_dir / "restore.log"
+        stopped = criu.read_stopped(images)
+        argv = criu.restore_command(images, log_file)
+        if (phase := (await self._ask("status"))["phase"]) != shim.EMPTY:
+            raise EngineFailed(f"{self.copy.key}: cannot restore, the sandbox is {phase}")
+        try:
+            groups = [str(path) for path in self._group.restoring]
+            await self._criu("restore", deadline, log_file, argv=argv, groups=groups, last_pid=last_pid)
+            await self._ask("restored", groups=[str(path) for path in self._group.throttled], stopped=stopped)
+        except BaseException:
+            await _despite_cancellation(self._clear())
+            raise
+
+    async def resume(self) -> None:
+        """SIGCONT to all but what was stopped before the freeze; nothing when it runs."""
+        await self._ask("thaw")
+
+    async def frozen(self) -> bool:
+        """Whether a freeze or a restore has stopped it. False when its exit is recorded."""
+        if not self._link.lives:
+            self._recorded_exit()
+            return False
+        return (await self._ask("status"))["phase"] in (shim.FROZEN, shim.DUMPING)
+
+    async def highest_pid(self) -> int:
+        """Highest number in use as PID, thread, process group or session in the sandbox's namespace."""
+        return int((await self._ask("status"))["highest"])
+
+    async def usage(self) -> Usage:
+        """From the control groups. After the job's end its CPU time is still told, until ``kill``."""
+        try:
+            cpu, pids = self._group.cpu_seconds(), self._group.pids()
+            if not self._link.lives:
+                self._recorded_exit()
+                return Usage(cpu, 0, 0, 0)
+            return Usage(cpu, self._group.memory(), count_runnable(pids), len(pids))
+        except (FileNotFoundError, OSError) as error:
+            raise SandboxGone(f"{self.copy.key}: its control group is gone: {error}") from error
+
+    async def wait_exit(self) -> Exit:
+        """How its first process ended, when it has; SandboxGone when nobody recorded that."""
+        await self._link.wait()
+        return self._recorded_exit()
+
+    async def signal(self, number: int) -> None:
+        """To the job's first process."""
+        await self._ask("signal", number=number)
+
+    async def kill(self) -> None:
+        """Ends everything. A recorded exit stays until the copy is forgotten."""
+        self._group.thaw()
+        await self._link.kill()
+        await self._group.remove()
+        if not (self._link.run_dir / "exit.json").exists():
+            _remove_record(self._link.run_dir)
+
+    async def settle(self) -> None:
+        """After a restart of the agent: no criu goes on that nobody waits for, nothing half-restored stays."""
+        if not self._link.lives:
+            return
+        status = await self._ask("status")
+        if status["phase"] == shim.RESTORING:
+            await self._clear()
+        elif status["criu"] is not None:
+            await self._end_criu()
+
+    async def _criu(self, verb: str, deadline: float, log_file: Path, **fields: Any) -> None:
+        """Runs criu by the shim. EngineFailed with its last error."""
+        log_file.unlink(missing_ok=True)
+        began = time.monotonic()
+        try:
+            answer = await self._link.ask(verb, deadline, **fields)
+        except TimeoutError:
+            raise EngineFailed(f"{self.copy.key}: criu {verb} took longer than {deadline} s") from None
+        if answer["rc"] != 0:
+            raise EngineFailed(f"{self.copy.key}: criu {verb} ended with {answer['rc']}: {criu.last_error(log_file)}")
+        log.debug("%s: criu %s took %.0f ms", self.copy.key, verb, (time.monotonic() - began) * 1000)
+
+    async def _call_off(self) -> None:
+        """After a failed dump: criu ends, the job runs. Nothing to do when the shim has ended with the job."""
+        try:
+            await self._end_criu()
+            await self._ask("thaw")
+        except SandboxGone:
+            return
+
+    async def _end_criu(self) -> None:
+        """Makes a running criu give up; first in the way that leaves the job whole."""
+        await self._ask("abort", force=False)
+        end = time.monotonic() + ABORT_SECONDS
+        while (await self._ask("status"))["criu"] is not None:
+            if time.monotonic() > end:
+                log.error("%s: criu does not give up within %s s, killing it", self.copy.key, ABORT_SECONDS)
+                await self._ask("abort", force=True)
+            await asyncio.sleep(POLL)
+
+    async def _clear(self) -> None:
+        try:
+            await self._ask("clear")
+        except SandboxGone:
+            return
+
+    async def _ask(self, verb: str, **fields: Any) -> dict[str, Any]:
+        try:
+            return await self._link.ask(verb, **fields)
+        except TimeoutError:
+            raise EngineFailed(f"{self.copy.key}: its shim does not answer to {verb}") from None
+
+    async def _raw(self, verb: str, **fields: Any) -> dict[str, Any]:
+        try:
+            return await self._link.ask_raw(verb, **fields)
+        except TimeoutError:
+            raise EngineFailed(f"{self.copy.key}: its shim does not answer to {verb}") from None
+
+    def _recorded_exit(self) -> Exit:
+        try:
+            data = json.loads((self._link.run_dir / "exit.json").read_text())
+        except FileNotFoundError:
+            raise SandboxGone(f"{self.copy.key}: died with its shim, no exit code was recorded") from None
+        return Exit(data["code"], datetime.fromtimestamp(data["time"], UTC))
+
+
+async def _despite_cancellation(work: Any) -> None:
+    """Waits for ``work`` to its end even when we are cancelled (again) meanwhile: it puts the job in order."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+            continue  # whoever waits for us gets the original exception
+    task.result()
+
+
+def _remove_record(run_dir: Path) -> None:
+    """copy.json goes last: as long as anything is there, it is known whose it is."""
+    if run_dir.exists():
+        for path in run_dir.iterdir():
+            if path.name != "copy.json":
+                path.unlink()
+        shutil.rmtree(run_dir)

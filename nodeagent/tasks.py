@@ -1,0 +1,36 @@
+"""How many threads want a core at this moment: those in state R, running or waiting to run.
+
+That is demand. Under a quota a starved job uses little CPU time, but its threads stay in state R (measured: in 200 of 200 samples).
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def count_runnable(pids: Iterable[int], proc: Path = PROC) -> int:
+    """Threads of these processes in state R; those that end while we look do not count."""
+    return sum(_state(f"{proc}/{pid}/task/{thread}/stat") == "R" for pid in pids for thread in _threads(f"{proc}/{pid}/task"))
+
+
+def _threads(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)  # noqa: PTH208 - ten times a second for every process: twice as fast as iterdir
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _state(path: str) -> str:
+    """The letter after the program's name, which is in parentheses and may itself contain any."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    try:
+        return os.read(descriptor, 4096).rpartition(b")")[2][1:2].decode()
+    except ProcessLookupError:
+        return ""
+    finally:
+        os.close(descriptor)

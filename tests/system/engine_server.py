@@ -1,0 +1,72 @@
+"""Runs on a test node, on the image's Python, in the agent's place: serves the node's real engine on stdin and stdout.
+
+One JSON line a request: {"id": …, "call": method, "on": sandbox number or null, "with": arguments} or {"cancel": id}. Ends at the end of stdin.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from crds.job import JobSpec
+from nodeagent.engine import Copy
+from nodeagent.errors import AgentError, StartFailed
+from nodeagent.sandbox import NamespaceEngine, NamespaceSandbox
+
+
+class Server:
+    """The engine and the sandboxes it gave out, by number."""
+
+    def __init__(self) -> None:
+        self.engine = NamespaceEngine(Path("/run/mx"), Path("/shared"))
+        self.sandboxes: list[NamespaceSandbox] = []
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def call(self, method: str, number: int | None, values: dict[str, Any]) -> Any:
+        """The result in plain data."""
+        for name, read in {"copy": lambda data: Copy(**data), "images": Path, "spec": JobSpec.model_validate}.items():
+            if name in values:
+                values[name] = read(values[name])
+        target: Any = self.engine if number is None else self.sandboxes[number]
+        result = await getattr(target, method)(**values)
+        if isinstance(result, NamespaceSandbox):
+            self.sandboxes.append(result)
+            return len(self.sandboxes) - 1
+        if method == "leftovers":
+            return [asdict(copy) for copy in result]
+        if method == "wait_exit":
+            return {"code": result.code, "time": result.time.isoformat()}
+        return asdict(result) if method == "usage" else result
+
+    async def answer(self, request: dict[str, Any]) -> None:
+        """Calls, and says how it went."""
+        try:
+            reply = {"result": await self.call(request["call"], request["on"], request["with"])}
+        except AgentError as error:
+            code = error.exit_code if isinstance(error, StartFailed) else 0
+            reply = {"error": type(error).__name__, "message": str(error), "code": code}
+        except asyncio.CancelledError:
+            reply = {"error": "CancelledError", "message": "", "code": 0}
+        print(json.dumps({"id": request["id"], **reply}), flush=True)
+
+    async def serve(self) -> None:
+        """Until the end of stdin."""
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while line := await reader.readline():
+            request = json.loads(line)
+            if "cancel" in request:
+                self.tasks[request["cancel"]].cancel()
+            else:
+                self.tasks[request["id"]] = asyncio.create_task(self.answer(request))
+
+
+async def main() -> None:
+    """Serves."""
+    await Server().serve()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
