@@ -1,0 +1,40 @@
+"""All verbs. Each is in a file of its own and is imported when it is used."""
+
+import click
+
+from mxctl.core.group import LazyGroup
+from mxctl.core.settings import Settings
+
+VERBS = {
+    "apply": ("mxctl.apply:apply", "Make the cluster as files say"),
+    "get": ("mxctl.get:get", "Show objects"),
+    "describe": ("mxctl.describe:describe", "Show all about an object: conditions, moves, events"),
+    "delete": ("mxctl.delete:delete", "Delete objects"),
+    "run": ("mxctl.run:run", "Run a program somewhere in the cluster"),
+    "logs": ("mxctl.logs:logs", "Show what a job printed"),
+    "migrate": ("mxctl.migrate:migrate", "Move a running job to another node"),
+    "top": ("mxctl.top:top", "Show load by node or by job"),
+    "wait": ("mxctl.wait:wait", "Wait until objects are as they should be"),
+    "cordon": ("mxctl.cordon:cordon", "Let no job come to a node any more"),
+    "uncordon": ("mxctl.cordon:uncordon", "Let jobs come to a node again"),
+    "drain": ("mxctl.drain:drain", "Move all jobs away from a node"),
+    "events": ("mxctl.events:events", "Show what happened"),
+    "config": ("mxctl.config:config", "Choose the cluster to talk to"),
+    "lab": ("mxctl.lab:lab", "A whole cluster on this machine"),
+    "completion": ("mxctl.completion:completion", "Print the completion script of a shell"),
+    "version": ("mxctl.version:version", "Show versions of client, etcd and agents"),
+}
+
+
+@click.group("mxctl", cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--context", envvar="MXCONTEXT", help="Cluster to talk to (MXCONTEXT); see mxctl config.")
+@click.option("--namespace", "-n", help='Namespace of what is named; "default" unless said otherwise.')
+@click.pass_context
+def cli(ctx: click.Context, context: str | None, namespace: str | None) -> None:
+    """MX turns a rack of machines into one computer: declare nodes and a policy, run programs, watch them move.
+
+    Clusters are found in the file MXCONFIG names, else in ~/.config/mx/config.
+    """
+    settings = ctx.ensure_object(Settings)
+    settings.context = context or settings.context
+    settings.namespace = namespace or settings.namespace

@@ -1,0 +1,102 @@
+"""``mxctl run``: a program somewhere in the cluster."""
+
+import re
+import secrets
+from pathlib import PurePath
+from typing import Any
+
+import click
+
+from crds.job import Job
+from mxctl.core.failures import FAILED, Failure
+from mxctl.core.jobs import ended, exit_code, job_key, same_job
+from mxctl.core.session import Session, warn_if_unled
+from mxctl.core.session import run as run_verb
+from mxctl.core.settings import Settings
+from mxctl.core.types import CPU, DURATION, MEMORY, NAME, PAIR
+from mxctl.core.verb import Verb
+from mxctl.core.watching import until
+from store.informer import Informer
+
+EXAMPLES = """
+mxctl run -- python3 -c 'print(sum(range(10**8)))'
+mxctl run --name sim --on n1 --cpu 1 --memory 512Mi --env SEED=7 -- ./simulate --steps 1000
+# wait for the end and take over its exit code
+mxctl run --name check --wait -- sh -c 'exit 3'
+"""
+
+
+@click.command(
+    cls=Verb,
+    examples=EXAMPLES,
+    short_help="Run a program somewhere in the cluster",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
+@click.option("--name", type=NAME, help="Name of the job; made from the program's name unless given.")
+@click.option("--on", "node", type=NAME, help="Node to start on; it may be moved away later unless pinned.")
+@click.option("--pin", is_flag=True, help="Never move it away from where it starts.")
+@click.option("--cpu", type=CPU, help="Cores it is expected to want, e.g. 0.5 or 500m.")
+@click.option("--memory", type=MEMORY, help="Memory it is expected to want, e.g. 512Mi.")
+@click.option("--env", type=PAIR, multiple=True, metavar="KEY=VALUE", help="Environment variable. Repeatable.")
+@click.option("--workdir", help="Working directory; /shared unless given.")
+@click.option("--label", "-l", type=PAIR, multiple=True, metavar="KEY=VALUE", help="Label of the job. Repeatable.")
+@click.option("--wait", is_flag=True, help="Wait for the end, and end with the job's exit code.")
+@click.option("--timeout", type=DURATION, help="Wait no longer than this, e.g. 10m; the job goes on.")
+@click.pass_obj
+def run(settings: Settings, /, command: tuple[str, ...], wait: bool, timeout: float | None, **options: Any) -> int:
+    """Run a program as a job. It is no shell: for one, name it (sh -c '…').
+
+    The program must be there on the nodes: in their image, or on /shared, which is the same on all of them.
+    """
+    if options["pin"] and not options["node"]:
+        raise Failure("--pin needs a node to pin to: add --on NODE")
+    return run_verb(settings, lambda session: _run(session, _job(command, session.namespace, options), wait, timeout))
+
+
+def _job(command: tuple[str, ...], namespace: str, options: dict[str, Any]) -> Job:
+    spec: dict[str, Any] = {
+        "command": list(command),
+        "env": dict(options["env"]),
+        "resources": {"cpu": options["cpu"], "memory": options["memory"]},
+        "placement": {"node": options["node"], "pinned": options["pin"]},
+    }
+    if options["workdir"]:
+        spec["workdir"] = options["workdir"]
+    name = options["name"] or _name_for(command[0])
+    return Job.model_validate({"metadata": {"name": name, "namespace": namespace, "labels": dict(options["label"])}, "spec": spec})
+
+
+def _name_for(program: str) -> str:
+    """A free name, as good as certainly: the store refuses it in any case if it is taken."""
+    word = re.sub(r"[^a-z0-9]+", "-", PurePath(program).stem.lower()).strip("-")[:50] or "job"
+    return f"{word}-{secrets.token_hex(3)}"
+
+
+async def _run(session: Session, job: Job, wait: bool, timeout: float | None) -> int:
+    job = await session.store.create(job)
+    click.echo(f"{job.label} created")
+    await warn_if_unled(session)
+    return await _wait(session, job, timeout) if wait else 0
+
+
+async def _wait(session: Session, job: Job, timeout: float | None) -> int:
+    last = job
+
+    def outcome(informer: Informer) -> int | None:
+        nonlocal last
+        now = same_job(informer, job)
+        if now is None:
+            raise Failure(f"{job.label} was deleted before it ended")
+        last = now
+        return exit_code(now) if ended(now) else None
+
+    try:
+        code = await until(session, job_key(job), outcome, timeout)
+    except TimeoutError as error:
+        raise Failure(f"{job.label} has not ended within {timeout:g} s (it is {last.status.phase}); it goes on") from error
+    if code:
+        click.echo(
+            f"{job.label} failed with exit code {code}: {last.status.message or last.status.reason or 'see mxctl logs'}", err=True
+        )
+    return code if 0 <= code < 256 else FAILED
