@@ -1,1 +1,22 @@
 """One controller a file: read, plan, write."""
+
+from reconciler.controllers.balance import balance
+from reconciler.controllers.cluster import reconcile_cluster, reconcile_image
+from reconciler.controllers.garbage import sweep
+from reconciler.controllers.job import reconcile_job
+from reconciler.controllers.migration import reconcile_migration
+from reconciler.controllers.node import reconcile_node
+from reconciler.controllers.validity import reconcile_validity
+from reconciler.runtime.declare import Controller
+
+ALL: tuple[Controller, ...] = (
+    reconcile_node,
+    reconcile_job,
+    reconcile_migration,
+    balance,
+    sweep,
+    reconcile_validity,
+    reconcile_cluster,
+    reconcile_image,
+)
+"""All controllers of the reconciler."""

@@ -1,0 +1,145 @@
+"""The second write of a move: how it was decided, in one transaction, and the news of it."""
+
+from crds import keys
+from crds.job import Job, JobPhase
+from crds.job import Move as FinishedMove
+from crds.meta import set_condition
+from crds.migration import COMPLETE, FAILED, MOVED, Migration, MigrationPhase
+from crds.placement import Placement, Role
+from reconciler.context import Context
+from reconciler.controllers.moving import CallOff, Move, Succeed, Wait, decide
+from reconciler.runtime.outcome import DONE, Again
+from store.transaction import Transaction
+
+KEPT_MOVES = 10
+
+
+async def conclude(context: Context, move: Move, migration: Migration | None) -> Again:
+    """Writes the move's decision, if there is one. ``migration`` is None when its object was deleted meanwhile."""
+    decision = decide(move, context.now())
+    if isinstance(decision, Wait):
+        return Again(decision.after)
+    if isinstance(decision, Succeed):
+        await _succeed(context, move, migration, decision)
+    else:
+        await _call_off(context, move, migration, decision)
+    return DONE
+
+
+async def give_up(context: Context, migration: Migration, reason: str, message: str) -> Again:
+    """A Migration that never became a move, or whose move cannot be found any more."""
+    await context.store.update_status(_failed(context, migration, CallOff(reason, message)))
+    job = context.world.find(Job, f"{migration.namespace}/{migration.spec.job}")
+    if job is not None:
+        await context.warn(job, "MoveFailed", f"migration/{migration.name}: {reason}: {message}")
+    return DONE
+
+
+async def _succeed(context: Context, move: Move, migration: Migration | None, decision: Succeed) -> None:
+    namespace, name = move.job.split("/")
+    target = keys.placement(move.order.destination, namespace, name)
+    placed = move.destination or move.source
+    if placed is None:
+        raise AssertionError("a move is found by one of its placements")
+    transaction = _relying_on(context, move).put(target, placed.value.model_copy(update={"role": Role.RUN, "move": None}))
+    if move.source is not None:
+        transaction.delete(move.source.key)
+    job = _job_of(context, move)
+    new_job = _moved_job(context, move, migration, job, decision) if job else None
+    if new_job is not None:
+        transaction.put_status(new_job)
+    if migration is not None:
+        transaction.put_status(_succeeded(context, move, migration, decision))
+    await transaction.commit()
+    if new_job is not None:
+        last = new_job.status.moves[-1]
+        message = f"from node/{last.source} to node/{last.destination} in {last.freeze_ms:.0f} ms of freeze: {last.reason}"
+        await context.tell(new_job, MOVED, message.removesuffix(": "))
+
+
+async def _call_off(context: Context, move: Move, migration: Migration | None, decision: CallOff) -> None:
+    transaction = _relying_on(context, move)
+    epoch = move.epoch + 1
+    if move.source is not None:
+        back = Placement(uid=move.uid, epoch=epoch, role=Role.RUN, spec=move.source.value.spec, move=move.order)
+        transaction.put(move.source.key, back)
+    if move.destination is not None:
+        transaction.delete(move.destination.key)
+    job = _job_of(context, move)
+    if job is not None:
+        new = job.model_copy(deep=True)
+        _settle(new, epoch)
+        transaction.put_status(new)
+    if migration is not None:
+        transaction.put_status(_failed(context, migration, decision))
+    await transaction.commit()
+    if job is not None:
+        message = f"stays on node/{move.order.source}: migration/{move.order.migration}: {decision.reason}: {decision.message}"
+        await context.warn(job, "MoveFailed", message)
+
+
+def _relying_on(context: Context, move: Move) -> Transaction:
+    """Both placements and the claim are as they were seen. The claim is what a destination writes to commit."""
+    namespace, name = move.job.split("/")
+    ends = [keys.placement(node, namespace, name) for node in (move.order.source, move.order.destination)]
+    claim = keys.claim(move.order.destination, namespace, name)
+    return context.store.transaction().expect(*context.world.expect(*ends, claim))
+
+
+def _job_of(context: Context, move: Move) -> Job | None:
+    """The job the move is about; not one that took its name."""
+    job = context.world.find(Job, move.job)
+    return job if job is not None and job.metadata.uid == move.uid else None
+
+
+def _settle(job: Job, epoch: int) -> None:
+    """The move is over; where the job stands is read from its node's report next."""
+    job.status.migration, job.status.message, job.status.epoch = None, "", epoch
+    if job.status.phase == JobPhase.MOVING:
+        job.status.phase = JobPhase.RUNNING
+
+
+def _moved_job(context: Context, move: Move, migration: Migration | None, job: Job, decision: Succeed) -> Job:
+    new, about = job.model_copy(deep=True), decision.report.move
+    _settle(new, move.epoch)
+    status = new.status
+    status.node, status.move_count = move.order.destination, status.move_count + 1
+    status.reason = migration.spec.reason if migration else ""
+    done = FinishedMove(
+        migration=move.order.migration,
+        source=move.order.source,
+        destination=move.order.destination,
+        reason=status.reason,
+        bytes=about.bytes if about else 0,
+        freeze_ms=(about.freeze_ms or 0.0) if about else 0.0,
+        time=context.now(),
+    )
+    status.moves = [*status.moves, done][-KEPT_MOVES:]
+    return new
+
+
+def _succeeded(context: Context, move: Move, migration: Migration, decision: Succeed) -> Migration:
+    new, about = migration.model_copy(deep=True), decision.report.move
+    status = new.status
+    status.phase, status.epoch, status.finished_at = MigrationPhase.SUCCEEDED, move.epoch, context.now()
+    status.source, status.destination = move.order.source, move.order.destination
+    status.bytes = about.bytes if about else 0
+    status.freeze_ms = about.freeze_ms if about else None
+    status.message = f"moved from node/{move.order.source} to node/{move.order.destination}"
+    _set(context, new, COMPLETE, True, MOVED, status.message)
+    return new
+
+
+def _failed(context: Context, migration: Migration, decision: CallOff) -> Migration:
+    new = migration.model_copy(deep=True)
+    new.status.phase, new.status.finished_at = MigrationPhase.FAILED, context.now()
+    new.status.message = f"{decision.reason}: {decision.message}"
+    new.status.observed_generation = migration.metadata.generation
+    _set(context, new, FAILED, True, decision.reason, decision.message)
+    _set(context, new, COMPLETE, False, decision.reason, decision.message)
+    return new
+
+
+def _set(context: Context, migration: Migration, kind: str, status: bool, reason: str, message: str) -> None:
+    now, generation = context.now(), migration.metadata.generation
+    migration.status.conditions = set_condition(migration.status.conditions, kind, status, reason, message, now, generation)

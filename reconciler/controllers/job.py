@@ -1,0 +1,228 @@
+"""Job: finds it a node, mirrors what that node reports, and lets it go when nothing of it is left.
+
+While a job is being moved its status belongs to the migration controller; this one keeps its hands off until the move is decided.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from crds import keys
+from crds.job import FINISHED, NO_ROOM, NODE_LOST, PLACED, PROCESS_LOST, SCHEDULED, STOP_FINALIZER, Job, JobPhase
+from crds.meta import set_condition
+from crds.node import Node
+from crds.placement import Placement, Role
+from crds.report import ENDED
+from reconciler.context import Context
+from reconciler.controllers.mirror import fail, mirror, only_figures_differ
+from reconciler.controllers.readiness import is_ready, is_written_off
+from reconciler.controllers.snapshot import SETTLING, request_for, take_snapshot
+from reconciler.controllers.watches import job_of, jobs_of_node, own, waiting_jobs
+from reconciler.grid import Seen
+from reconciler.planning.placement import choose_node
+from reconciler.planning.types import Choice
+from reconciler.runtime.declare import Watch, controller
+from reconciler.runtime.outcome import DONE, Again, Terminal
+from reconciler.world import World, work_key
+
+FIGURES_EVERY = 5.0
+"""Seconds between two writes of a status in which only figures changed."""
+LOOK_AGAIN = 5.0
+"""Seconds after which a job that fitted nowhere is tried again, for memory may have become free without a sign."""
+SYNC_LIMIT = 10.0
+"""Seconds for our own write to come back."""
+
+
+def _all(world: World) -> Iterable[str]:
+    return [work_key(job) for job in world.all(Job)]
+
+
+@controller(
+    "job",
+    kind=Job,
+    start=_all,
+    watches=[
+        Watch("objects/jobs/", own),
+        Watch("placements/", own),
+        Watch("nodes/", job_of),
+        Watch("objects/nodes/", jobs_of_node),
+        Watch("objects/", waiting_jobs),
+        Watch("placements/", waiting_jobs),
+        Watch("nodes/", waiting_jobs),
+    ],
+)
+async def reconcile_job(context: Context, key: str) -> Again:
+    job = context.world.find(Job, key)
+    if job is None:
+        return DONE
+    _check_readable(context.world, key)
+    held = _held(context.world, job)
+    if job.metadata.deletion_timestamp is not None:
+        return await _release(context, job, held)
+    if job.status.phase in FINISHED or any(seen.value.role != Role.RUN for seen in held.values()):
+        return DONE
+    if job.status.phase == JobPhase.PENDING and not held:
+        return await _place(context, key)
+    return await _observe(context, job, held)
+
+
+# --- placing ---
+
+
+async def _place(context: Context, key: str) -> Again:
+    """Chooses a node and writes placement and status as one. Only one job at a time, each seeing the choice before it."""
+    async with context.choosing:
+        job = context.world.find(Job, key)
+        if job is None or job.status.phase != JobPhase.PENDING or job.metadata.deletion_timestamp is not None:
+            return DONE
+        request = request_for(job, context.world.cluster, node=job.spec.placement.node)
+        choice = choose_node(take_snapshot(context.world, context.now(), settling=SETTLING), request)
+        if choice.node is None:
+            return await _stay_pending(context, job, choice)
+        placed = await _placed(context, job, choice.node, choice.reason)
+    await context.tell(placed, SCHEDULED, f"placed on node/{choice.node}: {choice.reason}")
+    return DONE
+
+
+async def _placed(context: Context, job: Job, node: str, reason: str) -> Job:
+    world, key = context.world, keys.placement(node, job.namespace, job.name)
+    new = job.model_copy(deep=True)
+    status = new.status
+    status.phase, status.node, status.epoch, status.reason = JobPhase.STARTING, node, status.epoch + 1, reason
+    status.observed_generation, status.message = job.metadata.generation, f"node/{node} is starting it"
+    _set(context, new, SCHEDULED, True, PLACED, f"on node/{node}: {reason}")
+    revision = await (
+        context.store.transaction()
+        .expect(*world.expect(key, keys.alive(node), _node_key(node)))
+        .put(key, Placement(uid=_uid(job), epoch=status.epoch, role=Role.RUN, spec=job.spec))
+        .put_status(new)
+        .commit()
+    )
+    async with asyncio.timeout(SYNC_LIMIT):
+        await context.reached(revision)
+    return new
+
+
+async def _stay_pending(context: Context, job: Job, choice: Choice) -> Again:
+    why = "; ".join(f"{node}: {reason}" for node, reason in sorted(choice.rejected.items())) or choice.reason
+    new = job.model_copy(deep=True)
+    new.status.observed_generation, new.status.message = job.metadata.generation, f"no node fits: {why}"
+    _set(context, new, SCHEDULED, False, NO_ROOM, why)
+    if new.status != job.status:
+        await context.store.update_status(new)
+    return Again(LOOK_AGAIN)
+
+
+# --- mirroring ---
+
+
+async def _observe(context: Context, job: Job, held: dict[str, Seen[Placement]]) -> Again:
+    node = job.status.node
+    if node is None or node not in held:
+        return await _without_placement(context, job, held)
+    report = context.world.reports.find(node, work_key(job))
+    mine = report.value if report and report.value.uid == job.metadata.uid else None
+    if mine is None and is_written_off(context.world, node):
+        return await _write(context, job, fail(job, NODE_LOST, f"node/{node} is not part of the cluster any more", context.now()))
+    new = mirror(job, mine, ready=is_ready(context.world, node), now=context.now())
+    if new.status == job.status:
+        return DONE
+    wait = FIGURES_EVERY - context.stopwatch.passed(("figures", job.metadata.uid))
+    if only_figures_differ(job.status, new.status) and wait > 0:
+        return Again(wait)
+    context.stopwatch.restart(("figures", job.metadata.uid))
+    return await _write(context, job, new)
+
+
+async def _without_placement(context: Context, job: Job, held: dict[str, Seen[Placement]]) -> Again:
+    """Somebody took its placement away behind our back; its agent kills it then. It is never started a second time."""
+    if held:
+        raise Terminal("Misplaced", f"{job.label} is placed on {', '.join(held)}, not on {job.status.node}: delete the job")
+    node = job.status.node
+    message = f"its placement on node/{node} was deleted behind our back: it was stopped there; run it again"
+    return await _write(context, job, fail(job, PROCESS_LOST, message, context.now()))
+
+
+async def _write(context: Context, old: Job, new: Job) -> Again:
+    """The status, as long as everything it was read from still stands; then the news."""
+    relied_on = [f(old.status.node, old.namespace, old.name) for f in (keys.placement, keys.report) if old.status.node]
+    await context.store.transaction().expect(*context.world.expect(*relied_on)).put_status(new).commit()
+    if new.status.phase in FINISHED:
+        say = context.tell if new.status.phase == JobPhase.SUCCEEDED else context.warn
+        await say(new, "Finished", f"{new.status.phase}: {new.status.message}")
+    elif new.status.phase == JobPhase.RUNNING and old.status.phase == JobPhase.STARTING:
+        await context.tell(new, "Started", f"runs on node/{new.status.node}")
+    return DONE
+
+
+# --- letting go ---
+
+
+async def _release(context: Context, job: Job, held: dict[str, Seen[Placement]]) -> Again:
+    """Takes the placements away, waits until every node reported that nothing is left, and lets the object go.
+
+    A move that is under way is decided first: before that nobody can say which of the two copies has to be stopped.
+    """
+    if any(seen.value.role != Role.RUN for seen in held.values()):
+        return await _say(context, job, "is being deleted: waits until its move is decided")
+    if held:
+        transaction = context.store.transaction()
+        for seen in held.values():
+            transaction.expect(*context.world.expect(seen.key)).delete(seen.key)
+        await transaction.commit()
+        return DONE
+    left = _left_on(context.world, job)
+    if left:
+        return await _say(context, job, f"is being deleted: {'; '.join(left)}")
+    await context.store.remove_finalizer(job, STOP_FINALIZER)
+    return DONE
+
+
+def _left_on(world: World, job: Job) -> list[str]:
+    """The nodes that may still hold something of the job, and what is waited for."""
+    left = []
+    for node, seen in world.reports.of_job(work_key(job)).items():
+        if seen.value.uid != job.metadata.uid or is_written_off(world, node):
+            continue
+        if is_ready(world, node):
+            left.append(f"node/{node} is stopping it")
+        elif seen.value.phase not in ENDED:
+            left.append(f"node/{node} does not answer, and it may still run there")
+    return left
+
+
+async def _say(context: Context, job: Job, message: str) -> Again:
+    new = job.model_copy(deep=True)
+    new.status.message = message
+    if new.status != job.status:
+        await context.store.update_status(new)
+    return DONE
+
+
+# --- small things ---
+
+
+def _check_readable(world: World, key: str) -> None:
+    """Who may hold the job must be known before anything is decided about it."""
+    for broken in world.broken_about(key):
+        raise Terminal("Unreadable", f"{broken.key} cannot be read, so nothing is decided about this job: repair or delete the key")
+
+
+def _held(world: World, job: Job) -> dict[str, Seen[Placement]]:
+    """Placements of this very job, by node. One of an earlier job of the same name is the garbage controller's."""
+    found = world.placements.of_job(work_key(job))
+    return {node: seen for node, seen in found.items() if seen.value.uid == job.metadata.uid}
+
+
+def _node_key(node: str) -> str:
+    return keys.object_key(Node, node)
+
+
+def _uid(job: Job) -> str:
+    if job.metadata.uid is None:
+        raise Terminal("NoUid", f"{job.label} has no uid: delete it and create it with mxctl")
+    return job.metadata.uid
+
+
+def _set(context: Context, job: Job, kind: str, status: bool, reason: str, message: str) -> None:
+    now, generation = context.now(), job.metadata.generation
+    job.status.conditions = set_condition(job.status.conditions, kind, status, reason, message, now, generation)

@@ -1,0 +1,137 @@
+"""How a move stands and what follows: the reconciler's part of the two-phase commit, as a pure function.
+
+The destination's claim is the commit point. Only two things end a move, and etcd lets only one of them happen:
+    Succeed   the claim is there and says accepted, and the destination's copy runs (or ran)
+    CallOff   no accepted claim is there; the write that calls the move off compares the very absence (or refusal) we saw here
+Anything else is waited for. In particular an accepted claim whose node is silent is waited for without end: the job may run
+there, and two copies are worse than none.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from crds.migration import JOB_ENDED, NODE_NOT_READY, REFUSED, TIMED_OUT
+from crds.placement import MoveOrder, Placement, Role
+from crds.report import ENDED, Claim, JobReport, ReportPhase, Verdict
+from reconciler.controllers.readiness import is_ready
+from reconciler.grid import Seen
+from reconciler.world import World, split_key
+
+MARGIN = 2.0
+"""Seconds after the deadline before a move is called off: the agents give up by themselves first, which is gentler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move under way. Reports and the claim are those of this very job and epoch, or None."""
+
+    order: MoveOrder
+    job: str
+    """The job's key."""
+    uid: str
+    epoch: int
+    """Of the placement at the destination; the job ran at one less."""
+    source: Seen[Placement] | None
+    destination: Seen[Placement] | None
+    claim: Claim | None
+    source_report: JobReport | None
+    destination_report: JobReport | None
+    destination_ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Succeed:
+    """The job belongs to the destination."""
+
+    report: JobReport
+
+
+@dataclass(frozen=True, slots=True)
+class CallOff:
+    """The job goes on at the source."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be said yet; ``after`` seconds from now the deadline has passed (None: wait for the destination)."""
+
+    after: float | None
+
+
+def find_move(world: World, namespace: str, migration: str, job: str | None) -> Move | None:
+    """The move that carries out that Migration; None when there is none (any more).
+
+    ``job`` is the job's key. None: the Migration's object was deleted meanwhile; the move is then found by its orders alone.
+    """
+    candidates = [job] if job else sorted({key for _, key, _ in world.placements if split_key(key)[0] == namespace})
+    for key in candidates:
+        ordered = {node: seen for node, seen in world.placements.of_job(key).items() if _is_ordered_by(seen.value, migration)}
+        if ordered:
+            return _move(world, key, ordered)
+    return None
+
+
+def _is_ordered_by(placement: Placement, migration: str) -> bool:
+    return placement.role != Role.RUN and placement.move is not None and placement.move.migration == migration
+
+
+def _move(world: World, job: str, ordered: dict[str, Seen[Placement]]) -> Move:
+    first = next(iter(ordered.values())).value
+    order, uid, epoch = first.move, first.uid, first.epoch
+    if order is None:
+        raise AssertionError("only placements with an order come here")
+    claim = world.claims.find(order.destination, job)
+    return Move(
+        order=order,
+        job=job,
+        uid=uid,
+        epoch=epoch,
+        source=ordered.get(order.source),
+        destination=ordered.get(order.destination),
+        claim=claim.value if claim and (claim.value.uid, claim.value.epoch) == (uid, epoch) else None,
+        source_report=_report(world, order.source, job, uid),
+        destination_report=_report(world, order.destination, job, uid),
+        destination_ready=is_ready(world, order.destination),
+    )
+
+
+def decide(move: Move, now: datetime) -> Succeed | CallOff | Wait:
+    """What follows from what was seen."""
+    if move.claim is not None:
+        return _claimed(move, move.claim)
+    report = move.source_report
+    if report is not None and report.phase in ENDED:
+        return CallOff(JOB_ENDED, f"the job ended on node/{move.order.source} before it could be moved")
+    if report is not None and _source_gave_up(move, report):
+        return CallOff(REFUSED, f"node/{move.order.source}: {report.move.message if report.move else ''}")
+    if not move.destination_ready:
+        return CallOff(NODE_NOT_READY, f"node/{move.order.destination} does not answer and has not taken the job")
+    left = (move.order.deadline - now).total_seconds() + MARGIN
+    if left <= 0:
+        return CallOff(TIMED_OUT, f"not taken by node/{move.order.destination} within its deadline")
+    return Wait(left)
+
+
+def _claimed(move: Move, claim: Claim) -> Succeed | CallOff | Wait:
+    if claim.verdict == Verdict.REFUSED:
+        return CallOff(REFUSED, f"node/{move.order.destination}: {claim.reason or 'refused'}")
+    report = move.destination_report
+    if report is not None and report.epoch == move.epoch and report.phase in (ReportPhase.RUNNING, *ENDED):
+        return Succeed(report)
+    return Wait(None)
+
+
+def _source_gave_up(move: Move, report: JobReport) -> bool:
+    """The source resumed the job itself, which it does only before the destination could have had everything."""
+    about = report.move
+    return (
+        report.phase == ReportPhase.RUNNING and about is not None and about.migration == move.order.migration and about.ok is False
+    )
+
+
+def _report(world: World, node: str, job: str, uid: str) -> JobReport | None:
+    seen = world.reports.find(node, job)
+    return seen.value if seen and seen.value.uid == uid else None

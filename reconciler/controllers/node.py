@@ -1,0 +1,174 @@
+"""Node: says whether the machine is there, and what it has.
+
+The heartbeat is a key under the agent's lease. When it vanishes the node stays Ready for ``Cluster.spec.nodeGracePeriod``, so that
+an agent that is restarted harms nobody. The load itself is in keys of its own, which people's tools read; here it is copied only
+every few seconds, because 10,000 nodes must not rewrite 10,000 objects a second.
+"""
+
+from collections.abc import Iterable
+
+from crds.job import FINISHED, Job
+from crds.load import LoadVector
+from crds.meta import Truth, find_condition, set_condition
+from crds.node import (
+    CPU_PRESSURE,
+    HEARTBEAT,
+    MEMORY_PRESSURE,
+    NEVER_SEEN,
+    NO_HEARTBEAT,
+    READY,
+    Capacity,
+    Node,
+    NodeFacts,
+    NodeStatus,
+)
+from reconciler.context import Context
+from reconciler.controllers.policy import in_force
+from reconciler.controllers.watches import node_of, own
+from reconciler.runtime.declare import Watch, controller
+from reconciler.runtime.outcome import DONE, Again
+from reconciler.world import Delta, World
+
+LOAD_EVERY = 5.0
+"""Seconds between two writes of a status in which only load changed."""
+CALM = 0.8
+"""A pressure ends only below this share of the value at which it began, so that it does not flicker."""
+
+
+def _all(world: World) -> Iterable[str]:
+    return [node.name for node in world.all(Node)]
+
+
+def _every_node(_: Delta, world: World) -> Iterable[str]:
+    return _all(world)
+
+
+def _node_of_job(delta: Delta, _: World) -> Iterable[str]:
+    """A job that ends is not counted any more."""
+    jobs = [job for job in (delta.old, delta.new) if isinstance(job, Job)]
+    changed = len({job.status.phase in FINISHED for job in jobs}) != 1
+    return {job.status.node for job in jobs if job.status.node} if changed else ()
+
+
+@controller(
+    "node",
+    kind=Node,
+    start=_all,
+    watches=[
+        Watch("objects/nodes/", own),
+        Watch("nodes/", node_of),
+        Watch("placements/", node_of),
+        Watch("objects/jobs/", _node_of_job),
+        Watch("objects/clusters/", _every_node),
+    ],
+)
+async def reconcile_node(context: Context, name: str) -> Again:
+    node = context.world.find(Node, name)
+    if node is None:
+        context.stopwatch.stop(("absent", name))
+        return DONE
+    new = node.model_copy(deep=True)
+    new.status.observed_generation = node.metadata.generation
+    new.status.jobs = _count_jobs(context.world, name)
+    grace_left = _heartbeat(context, new)
+    _load(context, new)
+    return await _write(context, node, new, grace_left)
+
+
+def _heartbeat(context: Context, node: Node) -> float | None:
+    """Ready, and what the agent found. Returns the seconds of grace that are left, None when none runs."""
+    alive = context.world.alive.get(node.name)
+    absent = ("absent", node.name)
+    if alive is not None:
+        found = alive.value
+        context.stopwatch.stop(absent)
+        node.status.last_heartbeat = context.now()
+        node.status.capacity = Capacity(cpu=found.cpu, memory=found.memory)
+        node.status.facts = NodeFacts(
+            boot_id=found.boot_id,
+            agent_version=found.agent_version,
+            kernel=found.kernel,
+            criu=found.criu,
+            image=found.image,
+            address=found.address,
+        )
+        _set(context, node, READY, Truth.TRUE, HEARTBEAT, f"agent {found.agent_version} at {found.address}")
+        return None
+    ready = find_condition(node.status.conditions, READY)
+    if node.status.last_heartbeat is None:
+        _set(context, node, READY, Truth.FALSE, NEVER_SEEN, "no agent of this name was heard yet: boot the machine")
+        return None
+    left = context.world.cluster.node_grace_period - context.stopwatch.running(absent)
+    if ready is not None and ready.status == Truth.TRUE and left > 0:
+        return left
+    _set(context, node, READY, Truth.UNKNOWN, NO_HEARTBEAT, "its agent does not answer: look whether the machine is up")
+    return None
+
+
+def _load(context: Context, node: Node) -> None:
+    """The latest sample, and whether it means pressure. Without a heartbeat a sample is history."""
+    sample = context.world.load.get(node.name)
+    if sample is None or node.name not in context.world.alive:
+        for kind in (MEMORY_PRESSURE, CPU_PRESSURE):
+            _set(context, node, kind, Truth.UNKNOWN, "NoSample", "the node reports no load")
+        return
+    load = node.status.load = sample.value
+    policy = in_force(context.world)
+    high_water = policy.spec.memory.high_water if policy else 0.9
+    share = load.memory_used / load.memory_capacity if load.memory_capacity else 0.0
+    text = f"{share:.0%} of memory in use, high water {high_water:.0%}"
+    _pressure(context, node, MEMORY_PRESSURE, share / high_water, text)
+    demand = load.cpu_demand / load.cpu_capacity if load.cpu_capacity else 0.0
+    _pressure(context, node, CPU_PRESSURE, demand / 1.25, _demand(load))
+
+
+def _demand(load: LoadVector) -> str:
+    return f"{load.cpu_demand:.1f} tasks want to run on {load.cpu_capacity:g} cores"
+
+
+def _pressure(context: Context, node: Node, kind: str, level: float, message: str) -> None:
+    """``level`` 1 is where pressure begins. The message is that of the moment in which it began or ended."""
+    old = find_condition(node.status.conditions, kind)
+    under = level >= (CALM if old and old.status == Truth.TRUE else 1.0)
+    truth = Truth.TRUE if under else Truth.FALSE
+    if old is None or old.status != truth:
+        _set(context, node, kind, truth, "TooHigh" if under else "Enough", message)
+
+
+async def _write(context: Context, old: Node, new: Node, grace_left: float | None) -> Again:
+    figures = ("figures", old.name)
+    if _without_load(old.status) == _without_load(new.status):
+        wait = LOAD_EVERY - context.stopwatch.passed(figures)
+        if old.status.load == new.status.load and old.name in context.world.alive and grace_left is None:
+            return DONE
+        if wait > 0 or old.status.load == new.status.load:
+            return Again(wait if grace_left is None else grace_left)
+    context.stopwatch.restart(figures)
+    await context.store.update_status(new)
+    await _tell(context, old, new)
+    return Again(grace_left)
+
+
+def _without_load(status: NodeStatus) -> NodeStatus:
+    return status.model_copy(update={"load": None, "last_heartbeat": None})
+
+
+async def _tell(context: Context, old: Node, new: Node) -> None:
+    before, after = find_condition(old.status.conditions, READY), find_condition(new.status.conditions, READY)
+    if after is None or (before is not None and before.status == after.status):
+        return
+    if after.status == Truth.TRUE:
+        await context.tell(new, "NodeReady", after.message)
+    elif before is not None:
+        await context.warn(new, "NodeNotReady", after.message)
+
+
+def _count_jobs(world: World, node: str) -> int:
+    """Jobs that live there; ended ones keep their placement until they are deleted."""
+    jobs = [world.find(Job, key) for key in world.placements.on_node(node)]
+    return sum(1 for job in jobs if job is not None and job.status.phase not in FINISHED)
+
+
+def _set(context: Context, node: Node, kind: str, status: Truth, reason: str, message: str) -> None:
+    now, generation = context.now(), node.metadata.generation
+    node.status.conditions = set_condition(node.status.conditions, kind, status, reason, message, now, generation)
