@@ -80,7 +80,9 @@ class Sandbox(Protocol):
         """The highest PID in use in the sandbox's own PID namespace."""
         ...
 
-    async def usage(self) -> Usage: ...
+    async def usage(self) -> Usage:
+        """What it uses. When the job has ended its CPU time is still told until ``kill``; nothing else of it is left then."""
+        ...
 
     async def wait_exit(self) -> Exit:
         """Returns when the job's first process has ended (at once, if it has ended before). SandboxGone: it died with its shim."""

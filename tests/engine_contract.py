@@ -96,8 +96,9 @@ class EngineContract:
         sandbox = await started(engine, copy("signal"), *LONG)
         await sandbox.signal(signal.SIGTERM)
         assert await code(sandbox) == 143
+        assert (await sandbox.usage()).processes == 0
         with pytest.raises(SandboxGone):
-            await sandbox.usage()
+            await sandbox.signal(signal.SIGTERM)
 
     async def test_kill_without_exit_code_leaves_nothing(self, engine: Engine) -> None:
         sandbox = await started(engine, copy("kill"), *LONG)
@@ -106,6 +107,8 @@ class EngineContract:
         await sandbox.kill()
         with pytest.raises(SandboxGone):
             await waiting
+        with pytest.raises(SandboxGone):
+            await sandbox.usage()
         await sandbox.kill()
         assert await engine.leftovers() == []
         assert await engine.adopt(sandbox.copy) is None

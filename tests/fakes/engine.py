@@ -349,6 +349,8 @@ class FakeSandbox:
 
     async def usage(self) -> Usage:
         self._engine.point("usage")
+        if self._shim.exit is not None:
+            return Usage(cpu_seconds=0.0, memory=0, runnable=0, processes=0)
         running = self._alive().runs
         return Usage(
             cpu_seconds=0.0, memory=self._engine.knobs.image_bytes, runnable=int(running), processes=int(self._shim.job is not None)

@@ -1,6 +1,7 @@
 """Runs on a test node, on the image's Python, in the agent's place: serves the node's real engine on stdin and stdout.
 
-One JSON line a request: {"id": …, "call": method, "on": sandbox number or null, "with": arguments} or {"cancel": id}. Ends at the end of stdin.
+One JSON line a request: {"id": …, "call": method, "on": sandbox number or null, "with": arguments} or {"cancel": id}.
+Ends at the end of stdin.
 """
 
 import asyncio

@@ -58,6 +58,7 @@ class TestNode:
         done = subprocess.run(boot, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BOOT_SECONDS, check=False)
         assert done.returncode == 0, f"node does not boot: {done.stderr}"
         self.init = int(done.stdout)
+        self.run("ip", "link", "set", "lo", "up")  # criu's checks connect to it
 
     def _install(self) -> None:
         """Our packages as they are now, where the image's agent layer has them."""
