@@ -1,0 +1,55 @@
+"""The agent layer: named by our source, with entry scripts that look right in ps."""
+
+from pathlib import Path
+
+import pytest
+
+from clip import agent
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
+    for package in agent.PACKAGES:
+        (tmp_path / package / "inner").mkdir(parents=True)
+        (tmp_path / package / "__init__.py").write_text("")
+        (tmp_path / package / "inner/code.py").write_text(f"# {package}")
+    return tmp_path
+
+
+def test_digest_follows_source_and_base(project: Path) -> None:
+    before = agent.digest(project, "base-1")
+    assert agent.digest(project, "base-1") == before
+    assert agent.digest(project, "base-2") != before
+    (project / "crds/inner/code.py").write_text("# other")
+    assert agent.digest(project, "base-1") != before
+
+
+def test_what_is_not_source_does_not_count(project: Path) -> None:
+    before = agent.digest(project, "base-1")
+    (project / "crds/__pycache__").mkdir()
+    (project / "crds/__pycache__/code.pyc").write_bytes(b"x")
+    (project / "crds/.code.py.swp").write_text("editor")
+    (project / "lab").mkdir()
+    (project / "lab/x.py").write_text("not on nodes")
+    assert agent.digest(project, "base-1") == before
+
+
+def test_a_moved_file_counts(project: Path) -> None:
+    before = agent.digest(project, "base-1")
+    (project / "crds/inner/code.py").rename(project / "crds/inner/moved.py")
+    assert agent.digest(project, "base-1") != before
+
+
+def test_killing_daemons_by_their_words_spares_the_shim() -> None:
+    _, flags, _ = agent.ENTRIES["mx-shim"]
+    line = f"/usr/bin/python3 {flags} /usr/bin/mx-shim"
+    assert not any(word in line for word in ("nodeagent", "reconciler", "etcd"))
+
+
+def test_entry_scripts_are_python_that_runs_the_module() -> None:
+    for name, (module, flags, dependencies) in agent.ENTRIES.items():
+        script = agent.entry_script(module, flags, dependencies)
+        compile(script, name, "exec")
+        assert script.startswith(f"#!/usr/bin/python3 {flags}\n")
+        assert ("deps" in script) == dependencies
