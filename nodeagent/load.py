@@ -1,0 +1,176 @@
+"""The node's load vector: what its jobs *want* (runnable threads) and what they get.
+
+Sampled about ten times a second and smoothed. The average is exponential, weighted by the length of the interval and by how much has been
+seen at all, so the first sample of a job that has just arrived already is an estimate of it, not a tenth of one.
+Estimates are values and time is passed in; only ``LoadSampler`` looks at the machine.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from crds.load import JobLoad, LoadVector
+from nodeagent.cgroups import Cgroups
+from nodeagent.engine import Copy, Sandbox, Usage
+from nodeagent.errors import SandboxGone
+
+SAMPLE_SECONDS = 0.1
+TIME_CONSTANT = 2.5
+"""Seconds after which a step in demand shows to 63 per cent."""
+
+DEMAND_STEP = 0.1
+"""Cores; smaller changes are not told at once."""
+MEMORY_STEP = 0.02
+"""Of the node's memory."""
+PRESSURE_STEP = 5.0
+"""Per cent."""
+LONGEST_SILENCE = 3.0
+"""Seconds; a policy does not act on old samples, so one is due even when nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """An exponential average that knows how much it has seen."""
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """0 when nothing was seen."""
+        return self.total / self.weight if self.weight else 0.0
+
+    def add(self, value: float, seconds: float, time_constant: float = TIME_CONSTANT) -> "Average":
+        """With a value that held for so many seconds."""
+        keep = math.exp(-seconds / time_constant)
+        return Average(self.total * keep + value * (1 - keep), self.weight * keep + (1 - keep))
+
+
+@dataclass(frozen=True, slots=True)
+class JobEstimate:
+    """What is known of one job's load on this node."""
+
+    demand: Average = field(default_factory=Average)
+    used: Average = field(default_factory=Average)
+    memory: int = 0
+    seen: float | None = None
+    """Time of the last sample, monotonic seconds."""
+    cpu_seconds: float = 0.0
+
+    def observe(self, usage: Usage, now: float) -> "JobEstimate":
+        """With one more sample."""
+        if self.seen is None:
+            return JobEstimate(self.demand.add(usage.runnable, SAMPLE_SECONDS), self.used, usage.memory, now, usage.cpu_seconds)
+        seconds = max(now - self.seen, 1e-6)
+        rate = max(0.0, usage.cpu_seconds - self.cpu_seconds) / seconds
+        return JobEstimate(
+            self.demand.add(usage.runnable, seconds), self.used.add(rate, seconds), usage.memory, now, usage.cpu_seconds
+        )
+
+    def hold(self, now: float) -> "JobEstimate":
+        """A frozen job wants what it wanted when it was frozen; the time it stands does not count."""
+        return JobEstimate(self.demand, self.used, self.memory, now if self.seen is not None else None, self.cpu_seconds)
+
+    def load(self, age: float) -> JobLoad:
+        """For the vector; ``age`` in seconds."""
+        return JobLoad(
+            cpu_demand=round(self.demand.value, 3), cpu_used=round(self.used.value, 3), memory=self.memory, age=round(age, 1)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A copy whose load counts here."""
+
+    copy: Copy
+    sandbox: Sandbox
+    age: float
+    """Seconds since the job was first started, anywhere."""
+    frozen: bool = False
+    """It is being moved: it counts with its last demand."""
+
+
+class LoadSampler:
+    """Looks at the jobs and at the node. ``clock`` is monotonic seconds."""
+
+    def __init__(self, cgroups: Cgroups, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cgroups = cgroups
+        self._clock = clock
+        self._estimates: dict[Copy, JobEstimate] = {}
+
+    async def run(self, watched: Callable[[], Iterable[Watched]]) -> None:
+        """Samples until cancelled."""
+        while True:
+            await self.sample(watched())
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+    async def sample(self, watched: Iterable[Watched]) -> None:
+        """One look at each job; those not named any more are forgotten. A job that ended meanwhile is passed over."""
+        fresh: dict[Copy, JobEstimate] = {}
+        for job in watched:
+            old = self._estimates.get(job.copy, JobEstimate())
+            try:
+                usage = None if job.frozen else await job.sandbox.usage()
+            except SandboxGone:
+                continue
+            now = self._clock()
+            fresh[job.copy] = old.hold(now) if usage is None else old.observe(usage, now)
+        self._estimates = fresh
+
+    def vector(self, watched: Iterable[Watched]) -> LoadVector:
+        """The load as it is estimated now."""
+        jobs = {job.copy.key: self._estimates[job.copy].load(job.age) for job in watched if job.copy in self._estimates}
+        capacity = self._cgroups.capacity()
+        return make_vector(
+            jobs,
+            cpu_capacity=capacity.cpu,
+            memory_capacity=capacity.memory,
+            memory_used=self._cgroups.memory_used(),
+            memory_pressure=self._cgroups.memory_pressure(),
+        )
+
+
+def make_vector(
+    jobs: Mapping[str, JobLoad],
+    *,
+    cpu_capacity: float,
+    memory_capacity: int,
+    memory_used: int,
+    memory_pressure: float,
+    when: datetime | None = None,
+) -> LoadVector:
+    """The vector of a node with these jobs."""
+    return LoadVector(
+        time=when or datetime.now(UTC),
+        cpu_capacity=cpu_capacity,
+        cpu_demand=round(sum(job.cpu_demand for job in jobs.values()), 3),
+        cpu_used=round(sum(job.cpu_used for job in jobs.values()), 3),
+        memory_capacity=memory_capacity,
+        memory_used=memory_used,
+        memory_pressure=memory_pressure,
+        jobs=dict(jobs),
+    )
+
+
+def changed_enough(old: LoadVector | None, new: LoadVector) -> bool:
+    """Whether ``new`` should be written though ``old`` was."""
+    if old is None or set(old.jobs) != set(new.jobs):
+        return True
+    if (old.cpu_capacity, old.memory_capacity) != (new.cpu_capacity, new.memory_capacity):
+        return True
+    if (new.time - old.time).total_seconds() >= LONGEST_SILENCE:
+        return True
+    step = max(1, new.memory_capacity) * MEMORY_STEP
+    return (
+        abs(new.memory_used - old.memory_used) > step
+        or abs(new.memory_pressure - old.memory_pressure) > PRESSURE_STEP
+        or any(_job_changed(old.jobs[name], job, step) for name, job in new.jobs.items())
+    )
+
+
+def _job_changed(old: JobLoad, new: JobLoad, memory_step: float) -> bool:
+    demand = abs(new.cpu_demand - old.cpu_demand) > max(DEMAND_STEP, 0.1 * old.cpu_demand)
+    return demand or abs(new.cpu_used - old.cpu_used) > DEMAND_STEP or abs(new.memory - old.memory) > memory_step
