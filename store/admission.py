@@ -124,6 +124,8 @@ def _scope(obj: Resource) -> Iterator[Problem]:
 
 
 def _fixed(old: Resource, new: Resource) -> Iterator[Problem]:
+    if old.metadata.deletion_timestamp and set(new.metadata.finalizers) - set(old.metadata.finalizers):
+        yield Problem(("metadata", "finalizers"), "none can be added: the object is being deleted")
     for name in _UNCHANGEABLE.get(type(new), ()):
         before, after = getattr(old, "spec", None), getattr(new, "spec", None)
         if getattr(before, name) != getattr(after, name):

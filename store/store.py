@@ -77,8 +77,8 @@ class Store:
     async def change(self, kind: type[T], name: str, namespace: str | None, fn: Callable[[T], None]) -> T:
         """Reads, lets ``fn`` change metadata or spec, writes; again when somebody else wrote in between.
 
-        ``fn`` may run more than once, each time on a fresh object. Raises NotFound, Refused, Fenced, and Conflict after
-        ``ATTEMPTS``.
+        ``fn`` may run more than once, each time on a fresh object, and must set, not count (see transaction.py). Raises NotFound,
+        Refused, Fenced, and Conflict after ``ATTEMPTS``.
         """
         return await _repeat(lambda: self._changed(kind, name, namespace, fn, self.update))
 
@@ -248,8 +248,6 @@ def _merged(old: T, wish: T) -> T:
     metadata.deletion_timestamp = old.metadata.deletion_timestamp
     same = getattr(new, "spec", None) == getattr(old, "spec", None)
     metadata.generation = old.metadata.generation + (0 if same else 1)
-    if metadata.deletion_timestamp and set(metadata.finalizers) - set(old.metadata.finalizers):
-        raise Conflict(f"{old.label} is being deleted: no finalizer can be added any more")
     return new
 
 

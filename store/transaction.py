@@ -2,7 +2,9 @@
 
 ``commit`` is the only way any object is written. It keeps two promises:
   - A write whose outcome is unknown (Unavailable) is only repeated under its compares, which its own first copy would break. When
-    they fail on the repetition, the keys are looked at: if they hold what we wanted to write, the first copy did it.
+    they fail on the repetition, the keys are looked at: if they hold what we wanted to write, the first copy did it. If somebody
+    wrote over it since, that is a Conflict like any other, and its message says what is not known. So whoever repeats a decision
+    must set what should be, not add to what is.
   - A failed guard (leadership, an agent's session) is Fenced, any other failed compare is Conflict, so that a deposed leader
     never mistakes its fall for an ordinary race and tries again.
 """
@@ -55,7 +57,8 @@ def _explain(guard: Sequence[Compare], compares: Sequence[Compare], then: Sequen
         raise Fenced(f"{_names(fallen)} is not ours any more: nothing was written; stop acting and start over")
     if unknown and then and all(_stands(operation, read) for operation in then):
         return max((found.mod_revision for found in map(read.get, (part.key for part in then)) if found), default=0)
-    raise Conflict(f"{_names(failed)} changed meanwhile: nothing was written; read again and decide again")
+    written = "an earlier attempt may have been written and changed since" if unknown else "nothing was written"
+    raise Conflict(f"{_names(failed)} changed meanwhile: {written}; read again and decide again")
 
 
 def _holds(compare: Compare, read: Read) -> bool:
@@ -139,10 +142,8 @@ class Transaction:
         return self
 
     async def commit(self) -> int:
-        """The revision of all the writes. Raises Conflict, Fenced, NotFound, Invalid, Unavailable; then nothing was written.
-
-        Only after Unavailable is it unknown whether all of it was written: read again.
-        """
+        """The revision of all the writes. Raises Conflict, Fenced, NotFound, Invalid: nothing was written (but see the module's
+        docstring on Conflict). Raises Unavailable: it is unknown whether all of it was written or nothing, so read again."""
         prepared = [await prepare(obj) for prepare, obj in self._pending]
         compares = self._compares + [compare for part in prepared for compare in part.compares]
         operations = self._operations + [operation for part in prepared for operation in part.operations]
