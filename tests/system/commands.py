@@ -1,0 +1,56 @@
+"""Runs mxctl as a person would: a process of its own, in the clone, with a configuration file of the test's own."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+SECONDS = 120
+# The lines people type begin with sudo; who is root already may have none.
+_SUDO = 'sudo() { "$@"; }\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command wrote, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Terminal:
+    """A shell in the clone."""
+
+    def __init__(self, config: Path) -> None:
+        self._env = {**os.environ, "MXCONFIG": str(config), "COLUMNS": "200"}
+
+    def run(self, script: str, *, seconds: float = SECONDS) -> Said:
+        """A piece of bash; the exit code is that of its last command."""
+        done = subprocess.run(
+            ["bash", "-c", _SUDO + script],
+            cwd=PROJECT,
+            env=self._env,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def mxctl(self, *words: str, seconds: float = SECONDS, ok: bool = True) -> str:
+        """One mxctl command; its output. Fails the test when it does not end with 0, unless ``ok`` is False."""
+        done = subprocess.run(
+            [PROJECT / ".venv/bin/mxctl", *words],
+            cwd=PROJECT,
+            env=self._env,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0 or not ok, f"mxctl {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
