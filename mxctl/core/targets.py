@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from crds.job import Job
 from crds.meta import Resource
 from crds.registry import KINDS, find_kind
 from crds.wording import did_you_mean
@@ -76,3 +77,13 @@ def _kind(word: str) -> type[Resource]:
         return find_kind(word)
     except KeyError as error:
         raise Failure(f'there is no kind "{word}"{did_you_mean(word, [kind.PLURAL for kind in KINDS])}') from error
+
+
+def parse_job(word: str) -> str:
+    """The name of a job, from ``w`` or ``job/w``. Raises Failure."""
+    if "/" not in word:
+        return word
+    target = parse_object(word)
+    if target.kind is not Job or target.name is None:
+        raise Failure(f"{word} is no job; write e.g. job/w or w")
+    return target.name

@@ -25,7 +25,7 @@ class Table:
 
 
 def _one_line(cell: str) -> str:
-    return " ".join(cell.split()) if cell.strip() else "-"
+    return " ".join(cell.split()) if cell else "-"
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
