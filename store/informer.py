@@ -59,6 +59,7 @@ class Informer:
         self._items: dict[str, KeyValue] = {}
         self._keys: list[str] = []
         self._subscribers: list[Subscriber] = []
+        self._complained = False
         self._advanced = asyncio.Condition()
 
     # --- what it knows ---
@@ -206,8 +207,10 @@ class Informer:
         if not self.connected:
             log.info("%s: connected at revision %d", self.prefix, self.revision)
         self.connected = True
+        self._complained = False
 
     def _lost(self, error: Unavailable) -> None:
-        if self.connected:
-            log.warning("%s: connection lost, serving what was known at revision %d: %s", self.prefix, self.revision, error)
+        if not self._complained:
+            log.warning("%s: no connection, serving what was known at revision %d: %s", self.prefix, self.revision, error)
         self.connected = False
+        self._complained = True
