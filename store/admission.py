@@ -15,7 +15,7 @@ from crds import keys
 from crds.document import Path, Problem, find_problems
 from crds.event import Event
 from crds.job import STOP_FINALIZER, Job
-from crds.meta import DEFAULT_NAMESPACE, Resource
+from crds.meta import DEFAULT_NAMESPACE, LAST_APPLIED, Resource
 from crds.migration import Migration, MigrationSpec
 from crds.node import Node
 from store.errors import Invalid
@@ -120,7 +120,7 @@ def _scope(obj: Resource) -> Iterator[Problem]:
     if isinstance(obj, Event):
         yield Problem(("kind",), "events are recorded by mx and cannot be written")
     if not obj.NAMESPACED and obj.metadata.namespace is not None:
-        yield Problem(("metadata", "namespace"), f"a {obj.KIND} belongs to the whole cluster and has no namespace: remove it")
+        yield Problem(("metadata", "namespace"), f"{obj.KIND} belongs to the whole cluster and has no namespace: remove it")
 
 
 def _fixed(old: Resource, new: Resource) -> Iterator[Problem]:
@@ -134,8 +134,10 @@ def _fixed(old: Resource, new: Resource) -> Iterator[Problem]:
 
 def _size(obj: Resource, raw: bytes) -> Iterator[Problem]:
     if len(raw) > MAX_VALUE:
-        path = largest(obj.to_data())
-        yield Problem(path, f"too large: with it the object takes {len(raw)} bytes, at most {MAX_VALUE} are allowed")
+        data = obj.to_data()
+        copied = data["metadata"]["annotations"].pop(LAST_APPLIED, None) is not None
+        note = ", the copy that apply keeps included" if copied else ""
+        yield Problem(largest(data), f"too large: with it the object takes {len(raw)} bytes{note}; {MAX_VALUE} are allowed")
 
 
 def largest(data: object, path: Path = ()) -> Path:

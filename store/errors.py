@@ -2,6 +2,7 @@
 
     StoreError
     ├── Invalid         the object or the request is wrong; repeating it cannot help
+    │   └── Refused     (admission.py) an object with its problems, each with the path of its field
     ├── NotFound        the object is not there
     ├── Conflict        somebody else wrote first, or the name is taken: read again, decide again
     │   ├── AlreadyExists

@@ -297,6 +297,11 @@ class TestASet:
         (problem,) = await validate_all(store, documents(JOB.replace("sleep", "wait")))
         assert str(problem) == "c.yaml:6: spec.command: cannot be changed: delete job/w and create it again"
 
+    async def test_the_field_that_is_too_large_is_found_with_its_line(self, store: Store) -> None:
+        (problem,) = await validate_all(store, documents(JOB + "  env:\n    A: b\n    DATA: " + "x" * 600_000))
+        assert str(problem).startswith("c.yaml:10: spec.env.DATA: too large: with it the object takes 12")
+        assert problem.message.endswith("the copy that apply keeps included; 1048576 are allowed")
+
     async def test_a_broken_stored_object(self, store: Store, kv: MemoryKV) -> None:
         await kv.txn([], [Put(keys.object_key(Job, "w", "default"), b"{")])
         (problem,) = await validate_all(store, documents(JOB))
