@@ -1,0 +1,81 @@
+"""``python -m nodeagent --node n1 --endpoints 10.0.0.1:2379``: the agent of one node. SIGTERM ends it, jobs go on."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nodeagent import facts
+from nodeagent.agent import Agent
+from nodeagent.cgroups import Cgroups
+from nodeagent.config import DATA_PORT, Config
+from nodeagent.errors import AgentError
+from nodeagent.load import LoadSampler
+from nodeagent.sandbox import NamespaceEngine
+from store.errors import StoreError
+from store.etcd import EtcdKV
+
+log = logging.getLogger("nodeagent")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line. Ends the process with 2 and a message when it is wrong."""
+    parser = argparse.ArgumentParser(prog="mx-nodeagent", description="Runs and moves jobs on one node.")
+    parser.add_argument("--node", required=True, help="name of this node")
+    parser.add_argument("--endpoints", required=True, help="etcd, HOST:PORT[,HOST:PORT...]")
+    parser.add_argument("--state", type=Path, default=Path("/var/lib/mx/agent"), help="survives reboots (default: %(default)s)")
+    parser.add_argument("--run", type=Path, default=Path("/run/mx"), help="a tmpfs (default: %(default)s)")
+    parser.add_argument("--shared", type=Path, default=Path("/shared"), help="the same on all nodes (default: %(default)s)")
+    parser.add_argument("--address", help="address at which peers reach the data channel (default: the first found)")
+    parser.add_argument("--port", type=int, default=DATA_PORT, help="port of the data channel (default: %(default)s)")
+    parser.add_argument("--image", default="", help="digest of the image this node runs, for its facts")
+    parser.add_argument("--verbose", action="store_true", help="say more")
+    return parser.parse_args(arguments)
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Until SIGTERM or SIGINT."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    config = Config(
+        node=options.node,
+        state=options.state,
+        run=options.run,
+        shared=options.shared,
+        address=options.address or facts.first_address(),
+        port=options.port,
+    )
+    cgroups = Cgroups()
+    cgroups.prepare()
+    kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")])
+    try:
+        engine = NamespaceEngine(config.run, config.shared, cgroups)
+        await Agent(config, kv, engine, LoadSampler(cgroups), image=options.image).run()
+    finally:
+        await kv.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 after a signal, 1 with one line for what stopped it."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    level = logging.DEBUG if options.verbose else logging.INFO
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+    failed = 0
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(run(options))
+    except* (AgentError, StoreError, OSError) as errors:
+        failed = 1
+        for error in errors.exceptions:
+            print(f"mx-nodeagent: {error}", file=sys.stderr)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""The agent of one node: wires its parts and keeps them running until it is cancelled, which leaves its jobs alone.
+
+Nothing is done for a job before its placements *and* its reports have been read once; an outage of etcd later only means that both
+stay as they were. A missing placement is believed only from a list or a watch of etcd.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from crds import keys
+from crds.load import Alive
+from crds.placement import Placement
+from crds.states import SourceStep
+from nodeagent import facts
+from nodeagent.case import Parts, now
+from nodeagent.config import Config
+from nodeagent.engine import Copy, Engine
+from nodeagent.errors import AgentError, EngineFailed
+from nodeagent.exchange import Exchange
+from nodeagent.heartbeat import Heartbeat
+from nodeagent.hooks import Hooks, NoHooks
+from nodeagent.jobs import Placed
+from nodeagent.journal import HERE, Journal, Record
+from nodeagent.ledger import Ledger
+from nodeagent.load import Watched
+from nodeagent.telling import LoadSource, tell_load
+from nodeagent.worker import Worker
+from store.errors import StoreError
+from store.informer import Informer
+from store.kv import KV, KeyValue
+
+log = logging.getLogger(__name__)
+
+MOST_STREAMS = 64  # ends of moves at once
+RELOAD_PAUSE = 0.5  # seconds between attempts to read our own reports
+
+
+class AgentRunning(AgentError):  # noqa: N818 - named after the state of the node
+    """Another agent holds the state directory."""
+
+
+class Agent:
+    """One node. ``run`` ends by cancellation only; everything it started is then ended, except jobs."""
+
+    def __init__(
+        self, config: Config, kv: KV, engine: Engine, load: LoadSource, *, hooks: Hooks | None = None, image: str = ""
+    ) -> None:
+        self._config = config
+        self._kv = kv
+        self._engine = engine
+        self._load = load
+        self._hooks = hooks or NoHooks()
+        self._image = image
+        self._since = datetime.now(UTC)
+        self._criu = ""
+        self._boot_id = ""
+        self._workers: dict[str, Worker] = {}
+        self._records: dict[str, Record] = {}
+        self._leftovers: dict[str, list[Copy]] = {}
+        self._ready = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._informer = Informer(kv, keys.placement_prefix(config.node))
+        self._heartbeat = Heartbeat(kv, config.node, self._alive, ttl=config.timing.lease)
+        self._heartbeat.begun = self._reload.set
+        self._ledger = Ledger(kv, config.node, self._heartbeat)
+        self._exchange: Exchange | None = None
+
+    @property
+    def ready(self) -> asyncio.Event:
+        """Set once it acts on placements."""
+        return self._ready
+
+    @property
+    def port(self) -> int:
+        """Of the data channel, once it runs."""
+        return self._exchange.port if self._exchange else 0
+
+    async def run(self) -> None:
+        """Raises AgentRunning, OSError (port taken, disk full); otherwise runs until cancelled."""
+        timing = self._config.timing
+        with _alone(self._config.state):
+            async with self._parts() as parts, asyncio.TaskGroup() as group:
+                self._group, self._shared_parts = group, parts
+                await self._look_around()
+                group.create_task(parts.exchange.serve(), name="data channel")
+                for key in sorted(self._records.keys() | self._leftovers.keys()):
+                    self._wake(key)
+                group.create_task(self._informer.run(), name="placements")
+                group.create_task(self._heartbeat.run(), name="heartbeat")
+                group.create_task(self._keep_loaded(), name="reports")
+                group.create_task(self._look_at_usage(), name="usage")
+                group.create_task(self._load.run(self._watched), name="load")
+                telling = tell_load(self._kv, self._config.node, self._heartbeat, self._load, self._watched, timing.load)
+                group.create_task(telling, name="telling load")
+
+    @asynccontextmanager
+    async def _parts(self) -> AsyncIterator[Parts]:
+        config, timing = self._config, self._config.timing
+        self._boot_id = facts.boot_id(config.run)
+        config.images.mkdir(parents=True, exist_ok=True)
+        self._exchange = Exchange("0.0.0.0", config.port, hello=timing.hello, silence=timing.answer)
+        disk = ThreadPoolExecutor(4, thread_name_prefix="journal")
+        streams = ThreadPoolExecutor(MOST_STREAMS, thread_name_prefix="stream")
+        try:
+            yield Parts(
+                config=config,
+                boot_id=self._boot_id,
+                engine=self._engine,
+                journal=Journal(config.journal),
+                ledger=self._ledger,
+                exchange=self._exchange,
+                hooks=self._hooks,
+                disk=disk,
+                streams=streams,
+                memory_free=self._memory_free,
+            )
+        finally:
+            self._exchange.close()
+            disk.shutdown(wait=True)
+            streams.shutdown(wait=False, cancel_futures=True)
+
+    async def _look_around(self) -> None:
+        """What a former life left on this node."""
+        try:
+            self._criu = await self._engine.version()
+        except EngineFailed as error:
+            log.error("jobs cannot be moved from or to this node: %s", error)
+        self._records = self._shared_parts.journal.load()
+        for copy in await self._engine.leftovers():
+            self._leftovers.setdefault(copy.key, []).append(copy)
+        left = sum(map(len, self._leftovers.values()))
+        log.info("node %s: %d jobs in the journal, %d copies here", self._config.node, len(self._records), left)
+
+    def _alive(self) -> Alive:
+        vector = self._load.vector(())
+        return Alive(
+            boot_id=self._boot_id,
+            agent_version=facts.agent_version(),
+            address=f"{self._config.address}:{self.port}",
+            kernel=os.uname().release,
+            criu=self._criu,
+            image=self._image,
+            cpu=vector.cpu_capacity,
+            memory=vector.memory_capacity,
+            since=self._since,
+        )
+
+    def _memory_free(self) -> int:
+        vector = self._load.vector(())
+        return max(0, vector.memory_capacity - vector.memory_used)
+
+    # --- workers ---
+
+    def _wake(self, key: str) -> None:
+        worker = self._workers.get(key)
+        if worker is None:
+            record, leftovers = self._records.pop(key, None), self._leftovers.pop(key, [])
+            worker = Worker(key, self._shared_parts, record, leftovers, lambda: self._placed(key))
+            self._workers[key] = worker
+            self._group.create_task(self._run_worker(key, worker), name=f"job {key}")
+        worker.wake()
+
+    async def _run_worker(self, key: str, worker: Worker) -> None:
+        await worker.run(self._ready)
+        del self._workers[key]
+        if worker.woken:
+            self._wake(key)  # while it was ending
+
+    def _placed(self, key: str) -> Placed | None:
+        """As known now. Raises ValidationError for one that cannot be read: that is not the same as none."""
+        kv = self._informer.items.get(keys.placement_prefix(self._config.node) + key)
+        return Placed(Placement.model_validate_json(kv.value), kv.mod_revision) if kv else None
+
+    def _on_placement(self, key: str, _old: KeyValue | None, _new: KeyValue | None) -> None:
+        self._wake(key.removeprefix(self._informer.prefix))
+
+    # --- what runs beside ---
+
+    async def _keep_loaded(self) -> None:
+        """Reads our own reports at the start and with every session, then lets every worker compare."""
+        await self._informer.synced.wait()
+        while True:
+            try:
+                await self._ledger.load()
+            except StoreError as error:
+                log.warning("own reports not read, trying again: %s", error)
+                await asyncio.sleep(RELOAD_PAUSE)
+                continue
+            if not self._ready.is_set():
+                self._informer.subscribe(self._on_placement)
+                self._ready.set()
+            placed = {key.removeprefix(self._informer.prefix) for key in self._informer.items}
+            for key in sorted(placed | self._ledger.known() | self._workers.keys()):
+                self._wake(key)
+            await self._reload.wait()
+            self._reload.clear()
+
+    async def _look_at_usage(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.timing.usage)
+            for worker in list(self._workers.values()):
+                await worker.look()
+
+    def _watched(self) -> Iterator[Watched]:
+        """Jobs whose load counts here: those that run, and those that stand frozen but have not left."""
+        for worker in list(self._workers.values()):
+            case = worker.case
+            if case is None or case.record is None or case.sandbox is None or case.exit is not None:
+                continue
+            step = case.record.at
+            if step in HERE or step in (SourceStep.CONNECTING, SourceStep.FREEZING, SourceStep.SENT):
+                started = case.record.started_at or now()
+                frozen = step in (SourceStep.FREEZING, SourceStep.SENT)
+                yield Watched(case.record.copy_here, case.sandbox, (now() - started).total_seconds(), frozen)
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """One agent for one state directory. Raises AgentRunning."""
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AgentRunning(f"{state}: another agent runs with this state directory: end it first") from error
+        yield

@@ -1,0 +1,212 @@
+"""The destination's end of a move: let the source in, receive, restore, commit, let it run.
+
+The claim is the commit point. Before it every failure ends in a refusal, itself a claim, so that exactly one of the two can ever
+stand; after it everything goes forward. The half-done states of a dead agent are finished by the same functions (worker.py).
+"""
+
+import asyncio
+import logging
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from crds.placement import MoveOrder
+from crds.report import Claim, JobReport, MoveReport, ReportPhase, Verdict
+from crds.states import DestinationStep
+from nodeagent.case import Case, now, one_line
+from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
+from nodeagent.exchange import Caller
+from nodeagent.frames import End, Message, Ready, Refused, Running, send_message
+from nodeagent.ledger import refusal
+from nodeagent.space import check_room, make_fresh
+from nodeagent.stream import Receiver, in_thread
+from store.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+RETRY = 0.2  # seconds between two attempts to learn what became of the claim
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Restored and stopped; ``end_at`` is when the end frame came, monotonic seconds."""
+
+    end: End
+    end_at: float
+    bytes: int
+
+
+async def receive_job(case: Case) -> None:
+    """From PREPARING to RUNNING or REFUSED; the source is told which. Raises StoreError, AgentError when it got stuck between."""
+    order = _order(case)
+    caller: Caller | None = None
+    try:
+        try:
+            async with _deadline(order):
+                caller = await _let_in(case, order)
+                arrived = await _receive_and_restore(case, caller.sock)
+        except (AgentError, OSError) as error:
+            await refuse(case, one_line(error))
+        else:
+            await _commit_and_run(case, order, arrived)
+        if caller is not None:
+            await _tell(case, caller.sock)
+    finally:
+        if caller is not None:
+            caller.sock.close()
+
+
+@asynccontextmanager
+async def _deadline(order: MoveOrder) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout((order.deadline - now()).total_seconds()):
+            yield
+    except TimeoutError as error:
+        raise MoveFailed(f"move {order.migration}: its deadline passed before the job was restored") from error
+
+
+async def _let_in(case: Case, order: MoveOrder) -> Caller:
+    """Makes the sandbox, waits for the source, and says ready if there is room for what it brings."""
+    record = case.held
+    sandbox = await case.parts.engine.create(record.copy_here)
+    case.hold(sandbox)
+    await case.parts.hooks.at("arrive.prepared", record.copy_here)
+    with case.parts.exchange.expect(record.copy_here, order.ticket) as came:
+        caller = await came
+    try:
+        check_room(case.parts.config.images, caller.hello.memory, restored=True, node_free=case.parts.memory_free())
+        images = case.images(record.copy_here)
+        await asyncio.to_thread(make_fresh, images)
+        await case.advance(DestinationStep.RECEIVING, report=_report(case, ReportPhase.ARRIVING, DestinationStep.RECEIVING))
+        await send_message(caller.sock, Ready(), timeout=case.parts.config.timing.connect)
+    except (MoveFailed, OSError) as error:
+        await _try_to_tell(case, caller.sock, Refused(reason=one_line(error)))
+        caller.sock.close()
+        raise
+    except BaseException:
+        caller.sock.close()
+        raise
+    return caller
+
+
+async def _receive_and_restore(case: Case, sock: socket.socket) -> Arrived:
+    sandbox, record = case.sandbox, case.held
+    assert sandbox is not None
+    images = case.images(record.copy_here)
+    receiver = Receiver(sock, images, most=shutil.disk_usage(images).free)
+    end = await in_thread(case.parts.streams, receiver.run, receiver.stop)
+    end_at = time.monotonic()
+    await case.parts.hooks.at("arrive.received", record.copy_here)
+    await case.advance(DestinationStep.RESTORING, started_at=end.started_at, base_cpu_seconds=end.cpu_seconds)
+    await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore)
+    await case.parts.hooks.at("arrive.restored", record.copy_here)
+    return Arrived(end, end_at, receiver.bytes)
+
+
+async def _commit_and_run(case: Case, order: MoveOrder, arrived: Arrived) -> None:
+    await case.advance(DestinationStep.COMMITTING)
+    if not await commit(case):
+        return
+    frozen = f"{arrived.end.frozen_for * 1000:.0f} ms at the source"
+    await go(case, arrived)
+    move = case.held.report.move if case.held.report else None
+    log.info("job %s: move %s done, frozen %.0f ms (%s)", case.key, order.migration, move.freeze_ms or 0 if move else 0, frozen)
+
+
+async def commit(case: Case) -> bool:
+    """At COMMITTING: puts the claim, or learns what became of it. True: COMMITTED. False: refused or called off, the copy is dead.
+
+    Repeats until it is known, as long as that takes: without knowing neither side may act. Raises Conflict for a claim of another
+    epoch.
+    """
+    record = case.held
+    claim = Claim(uid=record.uid, epoch=record.epoch, verdict=Verdict.ACCEPTED)
+    while True:
+        try:
+            standing = await case.parts.ledger.claim(case.key, claim, record.revision)
+            break
+        except Unavailable as error:
+            log.warning("job %s: not known whether the move is committed, asking again: %s", case.key, error)
+            await asyncio.sleep(RETRY)
+    await case.parts.hooks.at("arrive.claimed", record.copy_here)
+    if standing is not None and standing.verdict == Verdict.ACCEPTED:
+        await case.advance(DestinationStep.COMMITTED)
+        return True
+    await refuse(case, standing.reason if standing else "the move was called off")
+    return False
+
+
+async def go(case: Case, arrived: Arrived | None = None) -> None:
+    """At COMMITTED: lets the job run. Without ``arrived`` (a restarted agent) the length of the freeze is not known."""
+    sandbox = await case.adopt()
+    if sandbox is None:
+        case.exit = SandboxGone(f"job {case.key} was committed here and its copy is gone")
+        raise case.exit
+    await sandbox.resume()
+    freeze = None
+    if arrived is not None:
+        freeze = round((arrived.end.frozen_for + time.monotonic() - arrived.end_at) * 1000, 1)
+    await case.parts.hooks.at("arrive.resumed", case.held.copy_here)
+    report = _report(
+        case, ReportPhase.RUNNING, DestinationStep.RUNNING, ok=True, freeze_ms=freeze, size=arrived.bytes if arrived else 0
+    )
+    await case.advance(DestinationStep.RUNNING, report=report)
+
+
+async def refuse(case: Case, reason: str) -> None:
+    """Kills the copy and puts the refusal, unless the placement changed (then nothing can be claimed any more).
+
+    Raises Unavailable when it is not known whether the refusal stands; then this is to be repeated."""
+    record = case.held
+    if record.at == DestinationStep.REFUSED and case.tidied:
+        return
+    if record.at != DestinationStep.REFUSED:
+        log.warning("job %s: not taken: %s", case.key, reason)
+        report = _report(case, ReportPhase.ABSENT, DestinationStep.REFUSED, ok=False, message=reason)
+        record = await case.advance(DestinationStep.REFUSED, reason=reason, report=report)
+    await case.forget(record.copy_here)
+    standing = await case.parts.ledger.claim(case.key, refusal(record.uid, record.epoch, record.reason), record.revision)
+    await case.parts.hooks.at("arrive.refused", record.copy_here)
+    case.tidied = True
+    if standing is not None and standing.verdict == Verdict.ACCEPTED:
+        raise MoveFailed(f"job {case.key}: a claim that accepts it stands, though it was refused: left for people to look at")
+
+
+async def _tell(case: Case, sock: socket.socket) -> None:
+    """The verdict, best effort: the source learns it from its placement as well, a little later."""
+    record = case.held
+    if record.at == DestinationStep.RUNNING:
+        move = record.report.move if record.report else None
+        await _try_to_tell(case, sock, Running(freeze_ms=move.freeze_ms or 0.0 if move else 0.0))
+    elif record.at == DestinationStep.REFUSED:
+        await _try_to_tell(case, sock, Refused(reason=record.reason))
+
+
+async def _try_to_tell(case: Case, sock: socket.socket, message: Message) -> None:
+    try:
+        await send_message(sock, message, timeout=case.parts.config.timing.connect)
+    except PeerLost as error:
+        log.info("job %s: the source was not told: %s", case.key, error)
+
+
+def _order(case: Case) -> MoveOrder:
+    order = case.held.order
+    assert order is not None, f"job {case.key} arrives without an order"
+    return order
+
+
+def _report(
+    case: Case,
+    phase: ReportPhase,
+    step: DestinationStep,
+    *,
+    ok: bool | None = None,
+    message: str = "",
+    freeze_ms: float | None = None,
+    size: int = 0,
+) -> JobReport:
+    move = MoveReport(migration=_order(case).migration, step=step, ok=ok, bytes=size, freeze_ms=freeze_ms, message=message)
+    return case.report(phase, move=move, message=message)

@@ -1,0 +1,210 @@
+"""Everything at hand about one job on this node: its record, its sandbox, how it ended, what it used; and the agent's parts.
+
+The record changes only by ``advance``, which makes it durable first. What is in memory only a restarted agent can find again.
+"""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crds.report import JobReport, MoveReport, ReportPhase
+from nodeagent.config import Config
+from nodeagent.engine import Copy, Engine, Exit, Sandbox, Usage
+from nodeagent.errors import AgentError, SandboxGone
+from nodeagent.exchange import Exchange
+from nodeagent.hooks import Hooks
+from nodeagent.jobdir import job_directory
+from nodeagent.journal import Journal, Record, Step, check_step
+from nodeagent.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all jobs of an agent share."""
+
+    config: Config
+    boot_id: str
+    engine: Engine
+    journal: Journal
+    ledger: Ledger
+    exchange: Exchange
+    hooks: Hooks
+    disk: Executor
+    """Threads for the journal; nothing else may keep them busy."""
+    streams: Executor
+    """Threads for image streams, one for each end of a move under way."""
+    memory_free: Callable[[], int]
+    """Bytes the node has left for jobs under its own limit."""
+
+
+class Case:
+    """One job. ``changed`` is called when something was learnt that may call for action; ``group`` holds its tasks."""
+
+    def __init__(
+        self, key: str, parts: Parts, record: Record | None, group: asyncio.TaskGroup, changed: Callable[[], None]
+    ) -> None:
+        self._group = group
+        self.key = key
+        self.parts = parts
+        self.record = record
+        self.sandbox: Sandbox | None = None
+        self.exit: Exit | SandboxGone | None = None
+        self.failure = ""
+        """Why the activity that was under way ended; in one line."""
+        self.usage: Usage | None = None
+        self.intent = False
+        """This life of the agent wrote the intent to start (or tried to), and has not started it yet."""
+        self.checked = False
+        """Seen to be unfrozen since it was adopted or resumed."""
+        self.tidied = False
+        """What an ended, left or refused copy left behind is gone."""
+        self.changed = changed
+        self._watch: asyncio.Task[None] | None = None
+
+    # --- the record ---
+
+    @property
+    def held(self) -> Record:
+        """The record of a job that has one."""
+        assert self.record is not None, f"job {self.key} has no record"
+        return self.record
+
+    async def advance(self, step: Step, **changes: Any) -> Record:
+        """Makes the step durable, with the record's other ``changes``; returns the record. Raises JournalBroken, OSError."""
+        old = self.held
+        check_step(old, step)
+        return await self.begin(old.model_copy(update={"step": str(step), **changes}))
+
+    async def begin(self, record: Record) -> Record:
+        """Makes a record durable that does not follow from the one before."""
+        await self.parts.hooks.at(f"{record.step}.before", record.copy_here)
+        await self._write(record)
+        log.info("job %s: %s%s", record.key, record.step, f", move {record.order.migration}" if record.order else "")
+        self.changed()
+        await self.parts.hooks.at(f"{record.step}.after", record.copy_here)
+        return record
+
+    async def _write(self, record: Record) -> None:
+        """A cancellation waits for the disk: otherwise nobody knew whether the step was taken, and two writes might cross."""
+        writing = asyncio.get_running_loop().run_in_executor(self.parts.disk, self.parts.journal.write, record)
+        cancelled: asyncio.CancelledError | None = None
+        while not writing.done():
+            try:
+                await asyncio.wait({writing})
+            except asyncio.CancelledError as error:
+                cancelled = error
+        writing.result()
+        self.record = record
+        if cancelled is not None:
+            raise cancelled
+
+    async def drop(self) -> None:
+        """The job is no matter of this node any more."""
+        await asyncio.get_running_loop().run_in_executor(self.parts.disk, self.parts.journal.remove, self.key)
+        self.record, self.failure, self.usage = None, "", None
+        self.intent = self.tidied = False
+
+    # --- the sandbox ---
+
+    def hold(self, sandbox: Sandbox) -> None:
+        """Watches it for its end."""
+        self.release()
+        self.sandbox, self.exit, self.checked = sandbox, None, False
+        self._watch = self._group.create_task(self._wait_exit(sandbox), name=f"exit of {self.key}")
+
+    def release(self) -> None:
+        """Stops watching; the processes are left as they are."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self.sandbox, self.exit, self._watch = None, None, None
+
+    def lost(self, message: str) -> None:
+        """Nothing of it is here, and nobody knows how it ended."""
+        self.exit = SandboxGone(f"job {self.key}: {message}")
+        self.changed()
+
+    async def adopt(self) -> Sandbox | None:
+        """The sandbox of the copy that the record names, found again if need be; None when there is none."""
+        if self.sandbox is None:
+            found = await self.parts.engine.adopt(self.held.copy_here)
+            if found is not None:
+                self.hold(found)
+        return self.sandbox
+
+    async def forget(self, copy: Copy) -> None:
+        """Kills the copy if it lives, and removes what was recorded of it and its images."""
+        self.release()
+        await self.parts.engine.forget(copy)
+        await asyncio.to_thread(shutil.rmtree, self.images(copy), ignore_errors=True)
+
+    async def _wait_exit(self, sandbox: Sandbox) -> None:
+        try:
+            self.exit = await sandbox.wait_exit()
+        except SandboxGone as error:
+            self.exit = error
+        self.changed()
+
+    # --- what it used ---
+
+    async def measure(self) -> None:
+        """Looks at what it uses; keeps what was known when that is not possible any more."""
+        if self.sandbox is None:
+            return
+        try:
+            self.usage = await self.sandbox.usage()
+        except AgentError as error:
+            log.debug("job %s: use is not known: %s", self.key, error)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """On all nodes up to now."""
+        here = self.usage.cpu_seconds if self.usage else 0.0
+        known = self.record.report.cpu_seconds if self.record and self.record.report else 0.0
+        return round(max(self.held.base_cpu_seconds + here, known), 3)
+
+    # --- what is said of it ---
+
+    def report(self, phase: ReportPhase, *, move: MoveReport | None = None, **more: Any) -> JobReport:
+        """A report of the record's epoch, with what is known of the job. ``move`` replaces that of the last report."""
+        record = self.held
+        old = record.report
+        return JobReport(
+            uid=record.uid,
+            epoch=more.pop("epoch", record.epoch),
+            phase=phase,
+            boot_id=self.parts.boot_id,
+            started_at=more.pop("started_at", record.started_at),
+            cpu_seconds=more.pop("cpu_seconds", self.cpu_seconds),
+            memory=self.usage.memory if self.usage else old.memory if old else 0,
+            move=move or (old.move if old else None),
+            **more,
+        )
+
+    # --- where its things are ---
+
+    def images(self, copy: Copy) -> Path:
+        """Directory for its checkpoint in transit, in memory."""
+        return self.parts.config.images / f"{copy.namespace}_{copy.name}_{copy.epoch}"
+
+    @property
+    def directory(self) -> Path:
+        """Its directory on the shared file system."""
+        return job_directory(self.parts.config.shared, self.held.copy_here)
+
+
+def one_line(error: BaseException) -> str:
+    """The error as a message that fits a status."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def now() -> datetime:
+    """UTC."""
+    return datetime.now(UTC)

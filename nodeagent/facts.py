@@ -1,0 +1,39 @@
+"""What an agent finds on its machine at its start: boot id, address, version. Capacity is the load sampler's matter."""
+
+import importlib.metadata
+import os
+import socket
+import uuid
+from pathlib import Path
+
+import psutil
+
+
+def boot_id(run: Path) -> str:
+    """Random, made once after each start of the machine: ``run`` is a tmpfs. The kernel's own is the host's in a namespace node."""
+    file = run / "boot-id"
+    if not file.exists():
+        run.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f".boot-id-{os.getpid()}")
+        fresh.write_text(f"{uuid.uuid4()}\n")
+        fresh.replace(file)
+    return file.read_text().strip()
+
+
+def first_address() -> str:
+    """The first IPv4 address that is not loopback; loopback when there is none (a node alone)."""
+    found = [
+        address.address
+        for name, addresses in sorted(psutil.net_if_addrs().items())
+        for address in addresses
+        if address.family == socket.AF_INET and not address.address.startswith("127.") and name != "lo"
+    ]
+    return found[0] if found else "127.0.0.1"
+
+
+def agent_version() -> str:
+    """Of the installed package; "unknown" in a tree that was never installed."""
+    try:
+        return importlib.metadata.version("mx")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,212 @@
+"""The source's end of a move: reach the destination, freeze, stream, hand over the decision.
+
+Until SENT is journalled every failure just ends this activity, and the worker lets the job go on (Do.RESUME). From SENT on only the
+destination's word, or a new placement, decides; a failure here then means waiting (Do.WAIT).
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from crds.placement import MoveOrder
+from crds.report import JobReport, MoveReport, ReportPhase
+from crds.states import SourceStep
+from nodeagent.case import Case, now
+from nodeagent.engine import Sandbox
+from nodeagent.errors import AgentError, MoveFailed, PeerLost
+from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running, receive_message, send_message, tune
+from nodeagent.space import check_room, make_fresh
+from nodeagent.stream import Sender, in_thread
+
+log = logging.getLogger(__name__)
+
+RETRY = 0.1  # seconds between two attempts to reach the destination
+
+
+@dataclass(frozen=True, slots=True)
+class _Streamed:
+    """All images are sent; ``frozen_at`` is when the dump began, in monotonic seconds."""
+
+    files: list[FileSum]
+    last_pid: int
+    frozen_at: float
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.length for file in self.files)
+
+
+async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
+    """From CONNECTING to the destination's answer; the record stands at SENT when it returns.
+
+    Raises MoveFailed, EngineFailed, SandboxGone, OSError; PeerLost at SENT means that nobody knows yet.
+    """
+    order = case.held.order
+    assert order is not None, f"job {case.key} leaves without an order"
+    until = time.monotonic() + (order.deadline - now()).total_seconds()
+    async with _deadline(until, order.migration):
+        sock = await _connect(case, order, await _size(case))
+    with sock:
+        async with _deadline(until, order.migration):
+            await case.parts.hooks.at("leave.connected", sandbox.copy)
+            streamed = await _stream_or_abort(case, sandbox, sock, until)
+            await _send_end(case, sock, streamed)
+        return await _verdict(case, sock)
+
+
+@asynccontextmanager
+async def _deadline(until: float, migration: str) -> AsyncIterator[None]:
+    """``until`` is monotonic, in seconds. Past it: MoveFailed."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout_at(loop.time() + until - time.monotonic()):
+            yield
+    except TimeoutError as error:
+        raise MoveFailed(f"move {migration}: its deadline passed before all was sent") from error
+
+
+async def _size(case: Case) -> int:
+    """Bytes the images will take, roughly. Raises MoveFailed when there is no room for them here."""
+    await case.measure()
+    memory = case.usage.memory if case.usage else 0
+    check_room(case.parts.config.images, memory, restored=False, node_free=case.parts.memory_free())
+    return memory
+
+
+async def _connect(case: Case, order: MoveOrder, memory: int) -> socket.socket:
+    """Tries until the deadline above it strikes: the destination may not have read its placement yet."""
+    told = ""
+    while True:
+        try:
+            return await _greet(case, order, memory)
+        except PeerLost as error:
+            if str(error) != told:
+                log.info("job %s: %s not reached yet: %s", case.key, order.destination, error)
+                told = str(error)
+        await asyncio.sleep(RETRY)
+
+
+async def _greet(case: Case, order: MoveOrder, memory: int) -> socket.socket:
+    """One attempt. Raises PeerLost (try again), MoveFailed (the destination does not want it)."""
+    timing = case.parts.config.timing
+    sock = await _dial(order.peer, timing.connect)
+    try:
+        tune(sock, timing.answer)
+        record = case.held
+        hello = Hello(
+            namespace=record.namespace, name=record.name, uid=record.uid, epoch=record.epoch, ticket=order.ticket, memory=memory
+        )
+        await send_message(sock, hello, timeout=timing.connect)
+        answer = await receive_message(sock, timeout=timing.hello + timing.answer)
+        if isinstance(answer, Refused):
+            raise MoveFailed(f"{order.destination} refused: {answer.reason}")
+        if not isinstance(answer, Ready):
+            raise MoveFailed(f"{order.destination} answered {answer.kind} instead of ready")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _dial(peer: str, timeout: float) -> socket.socket:
+    host, _, port = peer.rpartition(":")
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock.setblocking(False)
+    try:
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    except (OSError, TimeoutError, ValueError) as error:
+        sock.close()
+        raise PeerLost(f"{peer} cannot be reached: {error or 'no answer in time'}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _stream_or_abort(case: Case, sandbox: Sandbox, sock: socket.socket, until: float) -> _Streamed:
+    try:
+        return await _freeze_and_stream(case, sandbox, sock, until)
+    except (AgentError, OSError) as error:
+        await _abort(sock, error, case.parts.config.timing.connect)
+        raise
+
+
+async def _freeze_and_stream(case: Case, sandbox: Sandbox, sock: socket.socket, until: float) -> _Streamed:
+    """All images are sent and the job stands frozen when it returns. The sender's thread runs before the freeze begins."""
+    images = case.images(sandbox.copy)
+    await asyncio.to_thread(make_fresh, images)
+    await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
+    sender = Sender(sock, images, silence=case.parts.config.timing.answer)
+    sending = asyncio.create_task(in_thread(case.parts.streams, sender.run, sender.stop), name=f"send {case.key}")
+    try:
+        frozen_at = time.monotonic()
+        dumping = asyncio.create_task(sandbox.dump(images, deadline=max(0.1, until - frozen_at)), name=f"dump {case.key}")
+        await _both_alive(dumping, sending)
+        sender.dumped()
+        last_pid = await sandbox.highest_pid()
+        await case.measure()
+        files = await sending
+    except AgentError:
+        sender.end_early()  # at the end of a frame, so that the abort can follow
+        await asyncio.wait({sending}, timeout=case.parts.config.timing.connect)
+        raise
+    finally:
+        sending.cancel()
+        await asyncio.wait({sending})
+    await case.parts.hooks.at("leave.streamed", sandbox.copy)
+    return _Streamed(files, last_pid, frozen_at)
+
+
+async def _both_alive(dumping: "asyncio.Task[None]", sending: "asyncio.Task[list[FileSum]]") -> None:
+    """Waits for the dump; when the stream fails first, the dump is broken off, so that the job runs on."""
+    try:
+        await asyncio.wait({dumping, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not dumping.done():
+            await sending  # raises why it ended early
+        await dumping
+    finally:
+        if not dumping.done():
+            dumping.cancel()
+            await asyncio.wait({dumping})
+
+
+async def _send_end(case: Case, sock: socket.socket, streamed: _Streamed) -> None:
+    """SENT is durable before the frame can be on its way."""
+    await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
+    end = End(
+        files=streamed.files,
+        last_pid=streamed.last_pid,
+        frozen_for=time.monotonic() - streamed.frozen_at,
+        cpu_seconds=case.cpu_seconds,
+        started_at=case.held.started_at,
+    )
+    await send_message(sock, end, timeout=case.parts.config.timing.answer)
+    await case.parts.hooks.at("leave.end_sent", case.held.copy_here)
+
+
+async def _verdict(case: Case, sock: socket.socket) -> Running | Refused:
+    """No time-out: a living destination decides, a dead one breaks the connection, and the placement may change any time."""
+    answer = await receive_message(sock, timeout=None)
+    if not isinstance(answer, Running | Refused):
+        raise PeerLost(f"data channel: the destination of job {case.key} answered {answer.kind}: its decision is not known")
+    await case.parts.hooks.at(f"leave.{answer.kind}", case.held.copy_here)
+    return answer
+
+
+async def _abort(sock: socket.socket, error: Exception, timeout: float) -> None:
+    """Best effort: a destination that gets no end frame never restores anyway."""
+    try:
+        await send_message(sock, Abort(reason=" ".join(str(error).split())), timeout=timeout)
+    except PeerLost as lost:
+        log.info("the destination was not told: %s", lost)
+
+
+def _report(case: Case, step: SourceStep, sent: int = 0) -> JobReport:
+    order = case.held.order
+    assert order is not None
+    return case.report(ReportPhase.FROZEN, move=MoveReport(migration=order.migration, step=step, bytes=sent))
