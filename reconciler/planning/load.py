@@ -7,7 +7,9 @@ A job moves when all of this holds; ``gains`` is the whole rule:
 3. it saves more than ``minGain`` of its remaining time beyond the freeze.
 
 By 2 the larger load of the two nodes falls with every move and no node comes to have more: the loads, sorted, fall in lexicographic
-order. So no sequence of moves returns to where it was, and it ends. Within one plan a node either gives or takes, never both.
+order. So the cluster never returns to a state it was in, and it comes to rest. Three more rules spare moves that a later plan would
+revise: a node gives or takes within one plan, never both; nodes below the mean give nothing as long as others do, for they will
+receive; and a job waits for its best destination rather than go to a worse one because the best is busy.
 """
 
 import heapq
@@ -20,10 +22,14 @@ from reconciler.planning.draft import LOAD, Draft
 from reconciler.planning.fit import closed, refused
 from reconciler.planning.picture import NodeState
 from reconciler.planning.types import JobView
-from reconciler.planning.worth import IDLE, SPARE, Worth, worth
+from reconciler.planning.worth import IDLE, SPARE, Worth, stretch, worth
 
 LOOK_AT = 64
 """Of the acceptable destinations, least loaded first, so many are compared; bounds the time of a decision in a large cluster."""
+
+
+WORSE = 1.15
+"""How many times longer the job may take at a free destination before it had better wait for the best, which is busy."""
 
 
 @dataclass(slots=True)
@@ -32,11 +38,23 @@ class Search:
 
     node: NodeState | None = None
     worth: Worth | None = None
+    after: float = 0.0
+    """Load of the node with the job."""
     score: float = 0.0
     """Fall of the opportunity cost, less the share of the time saved that the freeze eats."""
     against: list[str] = field(default_factory=list)
-    budget: str = ""
-    """The only thing in the way of one that would gain."""
+    held: str = ""
+    """Why the best destination takes no job at the moment."""
+    worth_waiting: float = float("inf")
+    """Load from which on another destination is so much worse that the job had better wait for the best.
+
+    A job that goes to the second best because the best is busy for a second goes twice, or even comes back.
+    """
+
+    def wait_for(self, held: str, limit: float) -> None:
+        """A good destination is busy; ``limit`` is how loaded another may become and still be as good."""
+        if limit < self.worth_waiting:
+            self.held, self.worth_waiting = held, limit
 
 
 class Evening:
@@ -48,6 +66,7 @@ class Evening:
         states = list(draft.picture.nodes.values())
         views = [state.view for state in states]
         self.scale: Scale = scale([s.load for s in states], [v.cpu_capacity for v in views], [v.memory_capacity for v in views])
+        self.mean = sum(state.tasks for state in states) / sum(view.cpu_capacity for view in views)
         self.largest = max(view.cpu_capacity for view in views)
         self.order = sorted(_rank(state) for state in states if not closed(state.view))
 
@@ -63,48 +82,64 @@ class Evening:
 
     def _relieve(self, source: NodeState) -> bool:
         """Plans the best move away from the node, if one gains; else notes why each of its jobs stays."""
-        held = self._held_up(source)
         best: tuple[float, int, str] | None = None
         choice: tuple[JobView, Search] | None = None
-        for job in source.jobs:
-            found = self._look_at(job, source, held)
-            if found is None or found.node is None:
+        for most, job in self._hopeful(source):
+            if best is not None and most <= -best[0]:
+                self.draft.keep(job, LOAD, f"another job of {source.view.name} goes first")
                 continue
+            found = self._try(job, source)
             key = (-round(found.score, 12), job.memory, job.key)
-            if best is None or key < best:
+            if found.node is not None and (best is None or key < best):
                 best, choice = key, (job, found)
         if choice is None:
             return False
         self._plan(choice[0], source, choice[1])
         return True
 
+    def _hopeful(self, source: NodeState) -> list[tuple[float, JobView]]:
+        """Jobs that may move now and might gain, each with the most that its move can score, best first. Of the others: why not."""
+        held = self._held_up(source)
+        hopeful = []
+        for job in source.jobs:
+            hopeless = self._hopeless(job, source)
+            if hopeless:
+                self.draft.keep(job, LOAD, hopeless)
+            elif held or self.draft.not_now(job):
+                self._hold(job, source, held or self.draft.not_now(job))
+            else:
+                hopeful.append((self._most(job, source), job))
+        return sorted(hopeful, key=lambda pair: (-pair[0], pair[1].memory, pair[1].key))
+
+    def _hold(self, job: JobView, source: NodeState, why: str) -> None:
+        """One job that would surely move is enough to call the cluster unbalanced, so the search is made for that one only."""
+        if not self.draft.waiting and self._try(job, source).node is None:
+            return
+        self.draft.hold(job, LOAD, why)
+
+    def _try(self, job: JobView, source: NodeState) -> Search:
+        """The job's best destination; with why it stays unless it is the one that is chosen."""
+        found = self._search(job, source)
+        if found.node is not None:
+            self.draft.keep(job, LOAD, f"another job of {source.view.name} goes first")
+        elif found.held:
+            self.draft.hold(job, LOAD, found.held)
+        else:
+            self.draft.keep(job, LOAD, "no node where it gains: " + "; ".join(found.against[:3]))
+        return found
+
+    def _most(self, job: JobView, source: NodeState) -> float:
+        """Fall of the cost if the largest node were as empty as the emptiest."""
+        falls = -self.scale.cpu_rise(source.leaving_load, source.view.cpu_capacity, -job.cpu_demand)
+        return falls - self.scale.cpu_rise(self.order[0][0], self.largest, job.cpu_demand)
+
     def _held_up(self, source: NodeState) -> str:
         name = source.view.name
         if name in self.draft.takers:
             return f"{name} is about to receive a job"
+        if source.leaving_load <= self.mean and (self.draft.moves or self.draft.under_way):
+            return f"{name} is below the mean load, nodes above it go first"
         return self.draft.budget_of(name)
-
-    def _look_at(self, job: JobView, source: NodeState, held: str) -> Search | None:
-        """The job's best destination if it may move now; otherwise None, with the reason noted."""
-        hopeless = self._hopeless(job, source)
-        if hopeless:
-            self.draft.keep(job, LOAD, hopeless)
-            return None
-        blocked = held or self.draft.not_now(job)
-        if blocked and self.draft.waiting:
-            self.draft.hold(job, LOAD, blocked)
-            return None
-        found = self._search(job, source)
-        if found.node is None and found.budget:
-            self.draft.hold(job, LOAD, found.budget)
-        elif found.node is None:
-            self.draft.keep(job, LOAD, "no node where it gains: " + "; ".join(found.against[:3]))
-        elif blocked:
-            self.draft.hold(job, LOAD, blocked)
-            return None
-        else:
-            self.draft.keep(job, LOAD, f"another job of {source.view.name} goes first")
-        return found
 
     def _hopeless(self, job: JobView, source: NodeState) -> str:
         """Why the job gains nowhere, told without a search; empty when it may gain."""
@@ -127,28 +162,35 @@ class Evening:
         return ""
 
     def _search(self, job: JobView, source: NodeState) -> Search:
+        """The destination where the job adds least to the opportunity cost, CPU and memory; among equals one that is free now."""
         found = Search()
         here, left, cheapest = source.leaving_load, LOOK_AT, float("inf")
         falls = -self.scale.cpu_rise(here, source.view.cpu_capacity, -job.cpu_demand)
         for load, _, name in self.order:
-            if load + (1 + SPARE) * job.cpu_demand / self.largest >= here or left == 0:
+            with_job = load + job.cpu_demand / self.largest
+            if with_job + SPARE * job.cpu_demand / self.largest >= here or with_job > found.worth_waiting or left == 0:
                 break
             if self.scale.cpu_rise(load, self.largest, job.cpu_demand) >= cheapest:
                 break
             state = self.draft.picture.nodes[name]
+            after = load + job.cpu_demand / state.view.cpu_capacity
             rise = self.scale.cpu_rise(load, state.view.cpu_capacity, job.cpu_demand)
-            result = worth(job, here, load + job.cpu_demand / state.view.cpu_capacity, self.draft.move_cost)
+            result = worth(job, here, after, self.draft.move_cost)
             against = self._against(job, source, state, falls - rise, result)
-            held = "" if against else self._closed_now(name)
-            if against or held:
-                found.budget = found.budget or held
-                found.against.append(f"{name}: {against or held}")
+            if against:
+                found.against.append(f"{name}: {against}")
+                continue
+            held = self._closed_now(name)
+            if held:
+                found.wait_for(held, WORSE * stretch(after))
                 continue
             left -= 1
             total = rise + self.scale.memory_rise(state.memory, state.view.memory_capacity, job.memory)
             if total < cheapest:
                 cheapest = total
-                found.node, found.worth, found.score = state, result, (falls - rise) * _net(result)
+                found.node, found.worth, found.after, found.score = state, result, after, (falls - rise) * _net(result)
+        if found.after > found.worth_waiting:
+            found.node = None
         return found
 
     def _against(self, job: JobView, source: NodeState, state: NodeState, fall: float, result: Worth) -> str:

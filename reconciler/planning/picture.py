@@ -93,11 +93,11 @@ def draw(snapshot: Snapshot, distrust: Callable[[NodeView, list[JobView]], str],
 
 
 def _state(view: NodeView, jobs: list[JobView], newcomer: float) -> NodeState:
-    """Memory counts what arrived after the sample was taken, too."""
+    """Memory is at least that of the jobs placed there, whatever a late sample says."""
     tasks = sum(job.cpu_demand for job in jobs)
     unknown = sum(max(0.0, 1.0 - job.cpu_demand) for job in jobs if job.resident_for < newcomer)
-    unseen = sum(job.memory for job in jobs if view.sample_age is None or job.resident_for <= view.sample_age)
-    return NodeState(view, tasks, max(0.0, view.cpu_demand - tasks) + unknown, float(view.memory_used + unseen), 0.0, jobs)
+    memory = float(max(view.memory_used, sum(job.memory for job in jobs)))
+    return NodeState(view, tasks, max(0.0, view.cpu_demand - tasks) + unknown, memory, 0.0, jobs)
 
 
 def _count_moves(picture: Picture, snapshot: Snapshot) -> None:

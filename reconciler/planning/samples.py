@@ -52,6 +52,6 @@ def _contradiction(node: NodeView, jobs: list[JobView]) -> str:
     demand = sum(job.cpu_demand for job in settled)
     if demand - node.cpu_demand > 0.5 and node.cpu_demand < demand / 2:
         return f"impossible sample: {node.cpu_demand:.2f} runnable tasks while its jobs alone have {demand:.2f}"
-    if settled and node.cpu_demand == 0 and node.memory_used == 0 and any(job.memory for job in settled):
+    if settled and node.cpu_demand == 0 and node.memory_used == 0:
         return f"impossible sample: all zero while {len(settled)} jobs run there"
     return ""

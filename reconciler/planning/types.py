@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One node as planning sees it. Demand is runnable tasks, not use."""
+    """One node as planning sees it. Demand is runnable tasks, not use.
+
+    Demand and memory include all jobs placed here, also those that its sample does not show yet; planning adds moves under way.
+    """
 
     name: str
     cpu_capacity: float
@@ -78,8 +81,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class PlannedMove:
-    """One move with its reason. ``gain``: share of its remaining time that the job saves net of the freeze; of a move for memory, the
-    share by which its source's use falls."""
+    """One move with its reason.
+
+    ``gain`` is the share of its remaining time that the job saves, net of the freeze; of a move for memory the share by which
+    its source's use falls.
+    """
 
     job: str
     source: str
