@@ -22,7 +22,7 @@ from nodeagent.engine import Copy, Exit, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 from nodeagent.jobdir import LOG, SCRATCH, job_directory
 from nodeagent.shimlink import ShimLink
-from nodeagent.tasks import count_runnable
+from nodeagent.tasks import count_runnable, has_connections
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,9 @@ class NamespaceSandbox:
         if status["phase"] != shim.RUNNING:
             raise EngineFailed(f"{self.copy.key}: nothing to dump, the sandbox is {status['phase']}")
         try:
-            await self._criu("dump", deadline, log_file, argv=criu.dump_command(status["job"], images, log_file))
+            connected = has_connections(self._group.pids())
+            argv = criu.dump_command(status["job"], images, log_file, connected=connected)
+            await self._criu("dump", deadline, log_file, argv=argv)
             criu.write_stopped(images, (await self._ask("status"))["stopped"])
         except BaseException as error:
             await _despite_cancellation(self._call_off())

@@ -72,7 +72,7 @@ async def launch(run: Path, run_dir: Path, tmp: Path, shm: Path) -> Identity:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={"PATH": criu.PATH},
+        env={"PATH": criu.PATH, "HOME": "/"},
     )
     try:
         async with asyncio.timeout(START_SECONDS):
