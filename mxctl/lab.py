@@ -17,6 +17,7 @@ from lab.errors import LabError
 from store.errors import StoreError
 
 DEFAULT_NAME = "lab"
+_NO_TERMINAL_COLUMNS = 200
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,7 +95,8 @@ def status(name: str | None) -> None:
         table.add_column(column, no_wrap=column != "SERVICES")
     for state in states:
         table.add_row(*_row(state))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    console = Console() if sys.stdout.isatty() else Console(width=_NO_TERMINAL_COLUMNS)  # one line a node, for grep
+    console.print(table)
 
 
 def _row(state: cluster.NodeState) -> tuple[str, ...]:
