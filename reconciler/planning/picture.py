@@ -80,8 +80,9 @@ def draw(snapshot: Snapshot, distrust: Callable[[NodeView, list[JobView]], str],
     for job in sorted(snapshot.jobs, key=lambda job: job.key):
         placed[job.node].append(job)
     picture = Picture({}, {}, [])
+    moving = {move.job for move in snapshot.moves}
     for view in sorted(snapshot.nodes, key=lambda view: view.name):
-        why = distrust(view, placed[view.name])
+        why = distrust(view, [job for job in placed[view.name] if job.key not in moving])
         if why:
             picture.distrusted[view.name] = why
         else:
@@ -101,7 +102,7 @@ def _state(view: NodeView, jobs: list[JobView], newcomer: float) -> NodeState:
 
 
 def _count_moves(picture: Picture, snapshot: Snapshot) -> None:
-    """Each move under way counts at its destination, whatever the samples show yet."""
+    """Each move under way counts at its destination, and as one task at least: a frozen job shows no demand."""
     jobs = {job.key: job for job in snapshot.jobs}
     for move in snapshot.moves:
         job = jobs.get(move.job)
@@ -116,3 +117,4 @@ def _count_moves(picture: Picture, snapshot: Snapshot) -> None:
             here.give(job)
         if there is not None:
             there.receive(job)
+            there.surplus += max(0.0, 1.0 - job.cpu_demand)
