@@ -1,0 +1,159 @@
+"""describe, events, config, version, completion and --help."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from crds import keys
+from crds.job import RUNNING, Job, Move
+from crds.load import Alive
+from crds.meta import set_condition
+from mxctl.cli import VERBS, cli
+from mxctl.core.verb import Verb
+from store import context as contexts
+from store.context import Context
+from store.events import EventRecorder
+from store.objects import utcnow
+from store.store import Store
+from tests.resources import node
+from tests.unit.mxctl.terminal import Terminal, job
+
+OURS = [name for name in VERBS if name != "lab"]
+
+
+@pytest.fixture
+def eventful(terminal: Terminal) -> Terminal:
+    terminal.create(job(), node())
+
+    async def record(store: Store) -> None:
+        recorder = EventRecorder(store, "test")
+        await recorder.record(await store.get(Job, "w"), "Warning", "NoNodeFits", "no room")
+        await recorder.record(await store.get(Job, "w"), "Warning", "NoNodeFits", "no room")
+        await recorder.record(node(), "Normal", "Ready", "it is there")
+
+    terminal.do(record)
+    return terminal
+
+
+def test_describe_shows_conditions_moves_and_events(eventful: Terminal) -> None:
+    def change(found: Job) -> None:
+        found.status.conditions = set_condition([], RUNNING, True, "Started", "on n1", utcnow())
+        found.status.moves = [Move.model_validate({"migration": "m", "source": "n1", "destination": "n2", "time": utcnow(), "freezeMs": 33.6})]
+
+    eventful.status(Job, "w", change)
+    said = eventful.run("describe", "job", "w")
+    assert said.code == 0
+    lines = [line.split() for line in said.out.splitlines()]
+    assert ["Name:", "w"] in lines
+    assert any(line[:4] == ["Running", "True", "Started", "on"] for line in lines)
+    assert any("34" in line and "n2" in line for line in lines)
+    assert any(line[-3:] == ["no", "room", "(x2)"] for line in lines)
+    assert "it is there" not in said.out
+
+
+def test_describe_needs_no_events(terminal: Terminal) -> None:
+    terminal.create(node())
+    assert terminal.run("describe", "node/n1").out.endswith("Events:\n  none\n")
+    assert terminal.run("describe", "node/n9").code == 1
+
+
+def test_events_of_all_objects_and_of_one(eventful: Terminal) -> None:
+    out = eventful.run("events", "--no-headers").out.splitlines()
+    assert sorted(line.split()[2:4] for line in out) == [["NoNodeFits", "job/w"], ["Ready", "node/n1"]]
+    assert "NoNodeFits" not in eventful.run("events", "--for", "node/n1").out
+    assert eventful.run("events", "-n", "alice").err == "No events found.\n"
+    assert eventful.run("get", "events", "-o", "name").out.count("event/") == 2
+
+
+def test_version_names_all_parts(terminal: Terminal) -> None:
+    terminal.put(
+        keys.alive("n1"), Alive(boot_id="b", agent_version="9.9.9", address="x:1", criu="4.2.1", kernel="6.1", since=utcnow())
+    )
+    out = terminal.run("version").out
+    assert "9.9.9" in out
+    assert "Reconciler:  test" in out
+    terminal.down = True
+    assert terminal.run("version", "--client").code == 0
+
+
+def test_contexts_are_listed_and_chosen(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MXCONFIG", str(tmp_path / "config"))
+    assert terminal.run("config", "current-context").code == 1
+    with contexts.changing() as known:
+        known.put(Context(name="a", endpoints=["x:1"]))
+        known.put(Context(name="b", endpoints=["x:2"]))
+    assert terminal.run("config", "current-context").out == "b\n"
+    assert terminal.run("config", "use-context", "a").out == 'Switched to context "a".\n'
+    assert [line.split()[:2] for line in terminal.run("config", "get-contexts").out.splitlines()[1:]] == [["*", "a"], ["b", "x:2"]]
+    said = terminal.run("config", "use-context", "c")
+    assert (said.code, len(said.err.splitlines())) == (1, 1)
+    assert terminal.run("config", "current-context").out == "a\n"
+
+
+def mxctl(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mxctl", *args], capture_output=True, text=True, timeout=60, check=False, env=os.environ | env
+    )
+
+
+def test_without_a_context_the_next_step_is_named(tmp_path: Path) -> None:
+    said = mxctl("get", "nodes", MXCONFIG=str(tmp_path / "none"))
+    assert said.returncode == 1
+    assert said.stderr == "Error: no current context (known: none); start a lab with mxctl lab up, or pass --context NAME\n"
+
+
+def test_help_comes_at_once_and_imports_no_verb() -> None:
+    started = time.monotonic()
+    said = mxctl("--help")
+    assert time.monotonic() - started < 5
+    assert said.returncode == 0
+    probe = "import sys, mxctl.cli; print([m for m in sys.modules if m in ('pydantic', 'grpc', 'rich', 'yaml')])"
+    out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(terminal: Terminal, shell: str) -> None:
+    assert "_MXCTL_COMPLETE" in terminal.run("completion", shell).out
+
+
+def test_words_are_completed() -> None:
+    said = mxctl(_MXCTL_COMPLETE="bash_complete", COMP_WORDS="mxctl un", COMP_CWORD="1")
+    assert said.stdout.split() == ["plain,uncordon"]
+
+
+def verbs(command: click.Command, name: str) -> list[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        return [pair for inner in command.commands.values() for pair in verbs(inner, f"{name} {inner.name}")]
+    return [(name, command)]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_verb_has_help_with_examples(terminal: Terminal, name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    for words, verb in verbs(command, name):
+        said = terminal.run(*words.split(), "--help")
+        assert said.code == 0
+        assert isinstance(verb, Verb)
+        assert verb.examples
+        assert "Examples:" in said.out
+        assert any(line.strip().startswith(f"mxctl {words}") or words == "completion" for line in said.out.splitlines())
+
+
+def test_the_list_of_verbs_says_what_the_verbs_say() -> None:
+    for name in OURS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert command.short_help == VERBS[name][1]
+
+
+def test_an_unknown_verb_is_one_of_our_errors(terminal: Terminal) -> None:
+    said = terminal.run("gett")
+    assert said.code == 1
+    assert "gett" in said.err
