@@ -85,8 +85,9 @@ class Draining:
 
     def over(self, informer: Informer) -> bool:
         """Whether nothing more is to be expected."""
-        self._listen(informer)
-        return all(_uid(job) in self._stuck for job in self.left(informer))
+        left = {_uid(job) for job in self.left(informer)}
+        self._listen(informer, left)
+        return left <= self._stuck and self._asked.keys() <= self._told
 
     async def start(self, informer: Informer) -> None:
         """Asks for the moves that are still to be asked for. A job that is just being started has to run first."""
@@ -110,8 +111,8 @@ class Draining:
                     _uid(job), f"{job.label} is {job.status.phase}, so it cannot be moved now: drain again, or add --wait"
                 )
 
-    def _listen(self, informer: Informer) -> None:
-        """Tells of each move that is over."""
+    def _listen(self, informer: Informer, left: set[str]) -> None:
+        """Tells of each move that is over. One that failed because its job ended is no error: the job has left too."""
         for uid, asked in self._asked.items():
             if uid in self._told:
                 continue
@@ -124,8 +125,11 @@ class Draining:
             if now.status.phase == MigrationPhase.SUCCEEDED:
                 self._told.add(uid)
                 click.echo(success(now))
-            elif now.status.phase in ENDED:
+            elif now.status.phase in ENDED and uid in left:
                 self._give_up(uid, failure(now))
+            elif now.status.phase in ENDED:
+                self._told.add(uid)
+                click.echo(f"job/{asked.spec.job} ended before it was moved")
 
     def _give_up(self, uid: str, why: str) -> None:
         self._told.add(uid)

@@ -114,6 +114,21 @@ def test_drain_says_what_is_left_when_time_is_up(busy: Terminal) -> None:
     assert said.err.splitlines()[-1] == "Error: node/n1 is not empty after 0.05 s; still there: job/a, job/b"
 
 
+def test_a_job_that_ends_instead_of_moving_has_left_too(busy: Terminal) -> None:
+    async def ending(store: Store) -> None:
+        async for _ in store.kv.watch(keys.kind_prefix(Migration), revision=1):
+            for wish in (await store.list(Migration)).items:
+                if wish.status.phase == MigrationPhase.PENDING:
+                    await store.change_status(Job, wish.spec.job, None, on("n1", JobPhase.SUCCEEDED))
+                    await store.change_status(
+                        Migration, wish.name, None, lambda m: setattr(m.status, "phase", MigrationPhase.FAILED)
+                    )
+
+    said = busy.run("drain", "n1", "--wait", meanwhile=ending)
+    assert said.code == 0, said.err
+    assert "job/a ended before it was moved" in said.out.splitlines()
+
+
 def test_drain_tells_a_failed_move(busy: Terminal) -> None:
     async def refusing(store: Store) -> None:
         failed = 0

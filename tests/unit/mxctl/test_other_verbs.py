@@ -43,7 +43,9 @@ def eventful(terminal: Terminal) -> Terminal:
 def test_describe_shows_conditions_moves_and_events(eventful: Terminal) -> None:
     def change(found: Job) -> None:
         found.status.conditions = set_condition([], RUNNING, True, "Started", "on n1", utcnow())
-        found.status.moves = [Move.model_validate({"migration": "m", "source": "n1", "destination": "n2", "time": utcnow(), "freezeMs": 33.6})]
+        found.status.moves = [
+            Move.model_validate({"migration": "m", "source": "n1", "destination": "n2", "time": utcnow(), "freezeMs": 33.6})
+        ]
 
     eventful.status(Job, "w", change)
     said = eventful.run("describe", "job", "w")
