@@ -36,6 +36,10 @@ class Draft:
             return f"{node}'s budget of {budget.per_node} moves at once is used up"
         return ""
 
+    def cannot_take(self, node: str) -> str:
+        """Why the node receives nothing at the moment; empty when it may. A node gives or takes, never both at once."""
+        return f"{node} is about to give a job away" if node in self.givers else self.budget_of(node)
+
     def not_now(self, job: JobView) -> str:
         """Why the job itself may not move yet; empty when it may."""
         if job.resident_for < self.policy.min_residency:

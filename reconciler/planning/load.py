@@ -180,7 +180,7 @@ class Evening:
             if against:
                 found.against.append(f"{name}: {against}")
                 continue
-            held = self._closed_now(name)
+            held = self.draft.cannot_take(name)
             if held:
                 found.wait_for(held, WORSE * stretch(after))
                 continue
@@ -203,11 +203,6 @@ class Evening:
         if not gains(job, source, state, fall, result, self.policy.min_gain):
             return f"{_figures(state)} already"
         return self.draft.room(state, job)
-
-    def _closed_now(self, name: str) -> str:
-        if name in self.draft.givers:
-            return f"{name} is about to give a job away"
-        return self.draft.budget_of(name)
 
     def _plan(self, job: JobView, source: NodeState, found: Search) -> None:
         if found.node is None or found.worth is None:

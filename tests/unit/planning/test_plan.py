@@ -186,9 +186,51 @@ def test_a_newcomer_counts_in_full_before_its_sample_shows_it() -> None:
     assert plan_moves(of(jobs, ["n1", "n2"]), POLICY).moves == ()
 
 
+def test_a_job_frozen_by_its_move_counts_in_full_where_it_goes() -> None:
+    jobs = [JobView("default/a", "n1"), JobView("default/b", "n1"), JobView("default/frozen", "n1", 0.0)]
+    snapshot = replace(of(jobs, ["n1", "n2"]), moves=(MoveView("default/frozen", "n1", "n2"),))
+    assert plan_moves(snapshot, POLICY).moves == ()
+
+
 def test_demand_that_fades_after_a_departure_drives_nobody_out() -> None:
     snapshot = with_node(cluster([2, 1]), "n1", cpu_demand=2.9)
     assert plan_moves(snapshot, POLICY).moves == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "text"),
+    [("n3", "n1", "waits: n1 is about to receive a job"), ("n2", "n3", "waits: n2 is about to give a job away")],
+)
+def test_a_node_gives_or_takes_but_never_both(source: str, destination: str, text: str) -> None:
+    jobs = [*cluster([4, 0]).jobs, JobView("default/other", source, 0.0)]
+    snapshot = replace(of(jobs, ["n1", "n2", "n3"]), moves=(MoveView("default/other", source, destination),))
+    snapshot = with_node(snapshot, "n3", schedulable=False)
+    plan = plan_moves(snapshot, POLICY)
+    assert plan.moves == ()
+    assert why(plan, "default/j001") == text
+
+
+def test_a_job_waits_for_its_best_destination_rather_than_go_to_a_worse_one() -> None:
+    policy = BalancePolicySpec(budget=MoveBudget(per_node=1, cluster=8))
+    jobs = [*cluster([6]).jobs, JobView("default/other", "n4", 1.0)]
+    snapshot = of(jobs, ["n1", "n2", "n3", "n4"], [1.0, 4.0, 0.35, 1.0])
+    busy = with_node(replace(snapshot, moves=(MoveView("default/other", "n4", "n2"),)), "n4", schedulable=False)
+    plan = plan_moves(busy, policy)
+    assert plan.moves == ()
+    assert why(plan, "default/j001") == "waits: n2's budget of 1 moves at once is used up"
+    alike = with_node(busy, "n3", cpu_capacity=4.0)
+    assert [move.destination for move in plan_moves(alike, policy).moves] == ["n3"]
+
+
+def test_nodes_above_the_mean_give_first() -> None:
+    policy = BalancePolicySpec(budget=MoveBudget(per_node=1, cluster=8))
+    plan = plan_moves(cluster([9, 2, 0, 0]), policy)
+    assert [(move.source, move.destination) for move in plan.moves] == [("n1", "n3")]
+    assert why(plan, "default/j010") == "waits: n2 is below the mean load, nodes above it go first"
+    pinned = cluster([9, 2, 0, 0])
+    for job in pinned.jobs[:9]:
+        pinned = with_job(pinned, job.key, movable=False)
+    assert [move.source for move in plan_moves(pinned, policy).moves] == ["n2"]
 
 
 # --- who is never a destination ---

@@ -147,6 +147,7 @@ def test_a_plan_keeps_its_budget_and_goes_to_open_nodes_only(snapshot: Snapshot,
     assert len(plan.moves) <= policy.budget.cluster
     assert all(count <= policy.budget.per_node for count in parts.values())
     assert {move.destination for move in plan.moves} <= {view.name for view in snapshot.nodes if view.schedulable}
+    assert not {move.source for move in plan.moves} & {move.destination for move in plan.moves}
     assert len({move.job for move in plan.moves}) == len(plan.moves)
     assert not {move.job for move in plan.moves} & {kept.job for kept in plan.kept}
 
