@@ -51,8 +51,11 @@ class OwnerReference(Model):
     """Who this object belongs to; it goes when its owner has gone."""
 
     kind: str
+    """The owner's kind."""
     name: Name
+    """The owner's name."""
     uid: str
+    """The owner's uid: another object of its name is no owner."""
 
 
 class Metadata(Model):

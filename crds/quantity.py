@@ -5,50 +5,55 @@ canonical strings, so that what was written and what is read back compare equal.
 """
 
 import re
-from typing import Annotated, Any
+from fractions import Fraction
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+N = TypeVar("N", int, float, Fraction)
+
 _BINARY = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 _DECIMAL = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_NUMBER = r"\d+(?:\.\d+)?"
+_SECONDS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600), "d": Fraction(86400)}
+_NUMBER = r"[0-9]{1,30}(?:\.[0-9]{1,30})?"
+_MOST = 2**63  # of cores, bytes or seconds: beyond is a slip of the pen, and floats and JSON end somewhere
 
 
 def parse_cpu(value: Any) -> float:
     """Cores from ``0.5``, ``"0.5"`` or ``"500m"``; ValueError with what would have been right."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _finite(float(value), value, "cores")
+        return float(_in_range(value, value, "cores"))
     match = re.fullmatch(rf"({_NUMBER})(m?)", value.strip()) if isinstance(value, str) else None
     if not match:
         raise ValueError(f'{value!r} is not a number of cores; write e.g. "0.5" or "500m"')
-    return float(match[1]) / (1000 if match[2] else 1)
+    return float(_in_range(Fraction(match[1]) / (1000 if match[2] else 1), value, "cores"))
 
 
 def parse_memory(value: Any) -> int:
     """Bytes from ``1024``, ``"512Mi"``, ``"1.5G"``."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return int(_finite(value, value, "bytes"))
+        return int(_in_range(value, value, "bytes"))
     match = re.fullmatch(rf"({_NUMBER})([A-Za-z]*)", value.strip()) if isinstance(value, str) else None
     factor = (_BINARY | _DECIMAL).get(match[2]) if match else None
     if not match or factor is None:
         raise ValueError(f'{value!r} is not an amount of memory; write e.g. "512Mi" or "2Gi"')
-    return round(float(match[1]) * factor)
+    return round(_in_range(Fraction(match[1]) * factor, value, "bytes"))
 
 
 def parse_duration(value: Any) -> float:
     """Seconds from ``30``, ``"30s"``, ``"1m30s"``, ``"500ms"``."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _finite(float(value), value, "seconds")
+        return float(_in_range(value, value, "seconds"))
     parts = re.findall(rf"({_NUMBER})(ms|s|m|h|d)", value) if isinstance(value, str) else []
     if not parts or "".join(number + unit for number, unit in parts) != str(value).strip():
         raise ValueError(f'{value!r} is not a duration; write e.g. "30s", "5m" or "1h30m"')
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return float(_in_range(sum((Fraction(number) * _SECONDS[unit] for number, unit in parts), Fraction(0)), value, "seconds"))
 
 
-def _finite(number: float, value: Any, unit: str) -> float:
-    if not 0 <= number < float("inf"):
-        raise ValueError(f"{value!r} is not a number of {unit} from 0 up")
+def _in_range(number: N, value: Any, unit: str) -> N:
+    """Compared before it becomes a float, because that would raise OverflowError, which pydantic lets through."""
+    if not 0 <= number < _MOST:
+        raise ValueError(f"{str(value)[:40]} is not a number of {unit} from 0 up to 2^63")
     return number
 
 

@@ -24,7 +24,7 @@ def explain(error: Mapping[str, Any], model: type[BaseModel] | None = None) -> s
 def did_you_mean(word: str, known: list[str]) -> str:
     """``; did you mean "spec"?`` or all there are: the end of a sentence on an unknown word."""
     by_lower = {name.lower(): name for name in known}
-    near = get_close_matches(word.lower().replace("_", ""), list(by_lower), n=1, cutoff=0.7)
+    near = get_close_matches(word.lower().replace("_", ""), list(by_lower), n=1, cutoff=0.6)
     if near:
         return f'; did you mean "{by_lower[near[0]]}"?'
     return f"; there are: {', '.join(known)}" if known else ""

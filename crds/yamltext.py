@@ -21,7 +21,7 @@ _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
-_PLAIN_TAGS = (None, "!", "tag:yaml.org,2002:str")
+_KNOWN_TAGS = (None, "!", "tag:yaml.org,2002:str")
 
 Path = tuple[str | int, ...]
 
@@ -96,6 +96,8 @@ class _Composer:
             raise BrokenText(_line(event), f"nested more than {MAX_DEPTH} levels deep")
         if isinstance(event, events.AliasEvent):
             return self._alias(event, path)
+        if event.tag not in _KNOWN_TAGS:
+            self._fault(_line(event), path, f'the tag "{event.tag}" is not supported')
         before = self._out.size
         if isinstance(event, events.MappingStartEvent):
             value: Any = self._mapping(path)
@@ -158,8 +160,6 @@ class _Composer:
 
     def _scalar(self, event: Any, path: Path) -> Any:
         self._out.size += len(event.value.encode()) + 1
-        if event.tag not in _PLAIN_TAGS:
-            self._fault(_line(event), path, f'the tag "{event.tag}" is not supported')
         if event.tag is not None or event.style:
             return event.value
         value = _resolve(event.value)
