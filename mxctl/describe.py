@@ -1,5 +1,6 @@
 """``mxctl describe``: all about an object, for people: what was declared, what is observed, and what happened."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -95,7 +96,12 @@ def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     yield f"{name[0].upper()}{name[1:]}:"
-    yield from (f"  {line}" for line in table([column.upper() for column in columns], cells))
+    yield from (f"  {line}" for line in table([_title(column) for column in columns], cells))
+
+
+def _title(column: str) -> str:
+    """``lastTransitionTime`` as LAST TRANSITION TIME."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column).upper()
 
 
 def _cell(value: Any) -> str:

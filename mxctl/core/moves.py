@@ -28,4 +28,5 @@ def failure(migration: Migration) -> str:
     """One line on a move that failed: why, and what that means for the job."""
     condition = find_condition(migration.status.conditions, FAILED)
     reason = condition.reason if condition else "Failed"
-    return f"job/{migration.spec.job} was not moved: {reason}: {migration.status.message or 'no more is known'}"
+    message = migration.status.message.removeprefix(reason).lstrip(": ") or "no more is known"
+    return f"job/{migration.spec.job} was not moved: {reason}: {message}"
