@@ -171,7 +171,8 @@ def _destination(context: Context, migration: Migration, job: Job, source: str) 
         return Never(NO_DESTINATION, f"node/{wish} does not exist: mxctl get nodes shows which do")
     if wish is not None and not takes_orders(world, wish):
         return Never(NODE_NOT_READY, f"node/{wish} does not answer")
-    choice = choose_node(take_snapshot(world, context.now(), settling=SETTLING), _request(context, job, source, wish))
+    snapshot = take_snapshot(world, context.now(), settling=SETTLING, deciding=work_key(job))
+    choice = choose_node(snapshot, _request(context, job, source, wish))
     if choice.node is None:
         why = "; ".join(f"{node}: {reason}" for node, reason in sorted(choice.rejected.items())) or choice.reason
         return Never(NO_DESTINATION, f"no node takes {job.label}: {why}")

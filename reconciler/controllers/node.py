@@ -31,6 +31,8 @@ from reconciler.world import Delta, World
 
 LOAD_EVERY = 5.0
 """Seconds between two writes of a status in which only load changed."""
+HEARTBEAT_EVERY = 60.0
+"""Seconds between two writes of lastHeartbeat when nothing else changed."""
 CALM = 0.8
 """A pressure ends only below this share of the value at which it began, so that it does not flicker."""
 
@@ -136,20 +138,24 @@ def _pressure(context: Context, node: Node, kind: str, level: float, message: st
 
 
 async def _write(context: Context, old: Node, new: Node, grace_left: float | None) -> Again:
+    """At once when something happened, now and then when only figures changed."""
     figures = ("figures", old.name)
-    if _without_load(old.status) == _without_load(new.status):
-        wait = LOAD_EVERY - context.stopwatch.passed(figures)
-        if old.status.load == new.status.load and old.name in context.world.alive and grace_left is None:
-            return DONE
-        if wait > 0 or old.status.load == new.status.load:
-            return Again(wait if grace_left is None else grace_left)
+    if _without_figures(old.status) == _without_figures(new.status):
+        every = LOAD_EVERY if old.status.load != new.status.load else HEARTBEAT_EVERY
+        wait = every - context.stopwatch.passed(figures)
+        if old.status == new.status or wait > 0:
+            return Again(_first(grace_left, None if old.status == new.status else wait))
     context.stopwatch.restart(figures)
     await context.store.update_status(new)
     await _tell(context, old, new)
-    return Again(grace_left)
+    return Again(_first(grace_left, HEARTBEAT_EVERY if new.name in context.world.alive else None))
 
 
-def _without_load(status: NodeStatus) -> NodeStatus:
+def _first(*waits: float | None) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)
+
+
+def _without_figures(status: NodeStatus) -> NodeStatus:
     return status.model_copy(update={"load": None, "last_heartbeat": None})
 
 

@@ -23,15 +23,17 @@ SETTLING = 5.0
 """Seconds after which smoothed load shows a job in full."""
 
 
-def take_snapshot(world: World, now: datetime, *, settling: float = 0.0) -> Snapshot:
+def take_snapshot(world: World, now: datetime, *, settling: float = 0.0, deciding: str = "") -> Snapshot:
     """All declared nodes and all jobs that hold a place on one of them.
 
     Jobs that came less than ``settling`` seconds ago count with at least what they are expected to want.
+    Moves of the job ``deciding`` do not count: it is the one that a place is sought for.
     """
     jobs = tuple(_jobs(world, now, settling))
     nodes = tuple(_node(world, node, now) for node in world.all(Node))
     migrations = world.all(Migration)
-    return Snapshot(nodes, jobs, tuple(_moves(world, migrations)), calibrate(migrations))
+    moves = tuple(move for job, move in sorted(_moves(world, migrations).items()) if job != deciding)
+    return Snapshot(nodes, jobs, moves, calibrate(migrations))
 
 
 def request_for(job: Job, cluster: ClusterSpec, *, node: str | None, exclude: frozenset[str] = frozenset()) -> PlacementRequest:
@@ -130,17 +132,16 @@ def _node(world: World, node: Node, now: datetime) -> NodeView:
     )
 
 
-def _moves(world: World, migrations: list[Migration]) -> list[MoveView]:
-    """Moves under way, and those asked for whose ends are known."""
-    found = []
-    for migration in migrations:
-        if migration.status.phase in OPEN:
-            key = job_key(migration.namespace, migration.spec.job)
-            job = world.find(Job, key)
-            source = migration.status.source or (job.status.node if job else None)
-            destination = migration.status.destination or migration.spec.to
-            if source and destination:
-                found.append(MoveView(key, source, destination))
+def _moves(world: World, migrations: list[Migration]) -> dict[str, MoveView]:
+    """Moves under way, and those asked for whose ends are known; of several for one job the one under way, else the first."""
+    found: dict[str, MoveView] = {}
+    for migration in sorted(migrations, key=lambda m: m.status.phase != MigrationPhase.MOVING):
+        key = job_key(migration.namespace, migration.spec.job)
+        job = world.find(Job, key)
+        source = migration.status.source or (job.status.node if job else None)
+        destination = migration.status.destination or migration.spec.to
+        if migration.status.phase in OPEN and source and destination:
+            found.setdefault(key, MoveView(key, source, destination))
     return found
 
 

@@ -13,7 +13,9 @@ class Clock(Protocol):
 
     def monotonic(self) -> float: ...
 
-    async def sleep(self, seconds: float) -> None: ...
+    async def sleep_until(self, moment: float) -> None:
+        """Until ``monotonic`` says so; at once when it does."""
+        ...
 
 
 class SystemClock:
@@ -25,5 +27,5 @@ class SystemClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    async def sleep_until(self, moment: float) -> None:
+        await asyncio.sleep(max(moment - self.monotonic(), 0.0))

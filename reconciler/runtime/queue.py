@@ -61,6 +61,11 @@ class WorkQueue(Generic[K]):
         now = self._clock.monotonic()
         return not self._working and all(due > now for due in self._due.values())
 
+    def pending(self) -> dict[K, float]:
+        """What waits, and in how many seconds it is due; for people who wonder."""
+        now = self._clock.monotonic()
+        return {key: max(due - now, 0.0) for key, due in self._due.items()}
+
     def _push(self, key: K, due: float) -> None:
         self._due[key] = due
         self._count += 1
@@ -86,7 +91,7 @@ class WorkQueue(Generic[K]):
         self._changed.clear()
         waits: set[asyncio.Task[object]] = {asyncio.create_task(self._changed.wait())}
         if self._heap:
-            waits.add(asyncio.create_task(self._clock.sleep(self._heap[0][0] - self._clock.monotonic())))
+            waits.add(asyncio.create_task(self._clock.sleep_until(self._heap[0][0])))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

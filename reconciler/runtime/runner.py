@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 CONCURRENCY = 16
 TIME_LIMIT = 60.0  # seconds of one piece of work; all calls inside have their own, shorter ones
+SHORTEST = 0.001
+"""Seconds between two looks at a key that nothing changed: a rounding error in a wait must not become a busy loop."""
 
 
 class Runner:
@@ -71,4 +73,4 @@ class Runner:
             self.queue.done(work)
             self._room.release()
         if after is not None:
-            self.queue.add(work, after)
+            self.queue.add(work, max(after, SHORTEST))
