@@ -8,7 +8,7 @@ from clip.progress import reporting, silent
 
 
 def main() -> int:
-    """0, or 1 after one line on stderr."""
+    """0, 1 after one line on stderr, or 130 after Ctrl-C."""
     try:
         wanted, _ = image.wanted()
         if image.is_built(wanted):
@@ -19,6 +19,8 @@ def main() -> int:
     except ClipError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(f"{built.digest} {built.lower}")
     return 0
 

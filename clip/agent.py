@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip.errors import ImageError
+from clip.errors import ImageError, SourceChanged
 from clip.recipe import DEPENDENCIES
 
 PACKAGES = ("crds", "store", "nodeagent", "reconciler")
@@ -60,7 +60,7 @@ def digest(project: Path, base: str) -> str:
 def build(layer: Path, project: Path, base_root: Path, expected: str) -> None:
     """Makes ``layer/root`` from the source at ``project``, compiled by the image's own Python.
 
-    ImageError when what was copied is not what ``expected`` (a digest) was taken from: somebody is editing.
+    SourceChanged when what was copied is not what ``expected`` (a digest) was taken from.
     """
     library = layer / "root" / LIBRARY
     for path in source_files(project):
@@ -69,7 +69,7 @@ def build(layer: Path, project: Path, base_root: Path, expected: str) -> None:
         shutil.copyfile(project / path, target)
     _add_version(library, project)
     if digest(library, base_root.parent.name) != expected:
-        raise ImageError("agent layer: the source changed while it was copied; try again")
+        raise SourceChanged("agent layer: the source changed while it was copied; try again")
     programs = layer / "root/usr/bin"
     programs.mkdir(parents=True)
     for name, entry in ENTRIES.items():

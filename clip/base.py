@@ -52,7 +52,7 @@ def _debian_tree(layer: Path, root: Path, report: Report, lock: int) -> None:
     said: list[str] = []
     # pdeathsig: when this process is killed, the build must not go on alone.
     with subprocess.Popen(
-        ["timeout", f"{_BUILD_SECONDS}", "setpriv", "--pdeathsig", "TERM", "--", *command],
+        ["setpriv", "--pdeathsig", "TERM", "--", "timeout", f"{_BUILD_SECONDS}", *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -60,10 +60,14 @@ def _debian_tree(layer: Path, root: Path, report: Report, lock: int) -> None:
         pass_fds=(lock,),
     ) as running:
         assert running.stderr is not None
-        for line in running.stderr:
-            said.append(line.strip())
-            if line.startswith("I: ") and line.rstrip().endswith("..."):  # the others are asides
-                report(line[3:].strip().removesuffix("..."))
+        try:
+            for line in running.stderr:
+                said.append(line.strip())
+                if line.startswith("I: ") and line.rstrip().endswith("..."):  # the others are asides
+                    report(line[3:].strip().removesuffix("..."))
+        except BaseException:  # Ctrl-C: it must be gone before its directory is removed
+            running.terminate()
+            raise
     if running.returncode:
         raise ImageError(f"node image: mmdebstrap ended with {running.returncode}: {_tail(said)}; check the mirror, try again")
 

@@ -14,5 +14,9 @@ class ImageError(ClipError):
     """A node image could not be built."""
 
 
+class SourceChanged(ImageError):  # noqa: N818 - reads as what it says
+    """What was copied is not what the layer's name was made from."""
+
+
 class Busy(ClipError):  # noqa: N818 - reads as what it says
     """Another process holds the lock."""

@@ -4,6 +4,7 @@ Two immutable layers, a base (Debian and programs, half a minute) and the agent 
 is an overlay with the agent over the base.
 """
 
+import functools
 import hashlib
 import platform
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from pathlib import Path
 
 from clip import agent, base
 from clip.cache import Shelf, state_dir
-from clip.errors import ImageError
+from clip.errors import ImageError, SourceChanged
 from clip.progress import Report, silent
 from clip.recipe import Recipe, select_pins
 
 PHASES = base.PHASES + 2
 _AGENT = "agent-"
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,30 @@ def is_built(image: NodeImage) -> bool:
 
 def ensure(report: Report = silent, *, state: Path | None = None, project: Path | None = None) -> NodeImage:
     """The image of the source as it is now, built where it is not there yet. Needs root then; ImageError."""
-    project = project or project_dir()
     image, recipe = wanted(state, project)
     shelf = Shelf.of(image.state)
     shelf.ensure(image.base, lambda layer, lock: base.build(layer, recipe, report, lock))
     report("adding our own packages")
-    shelf.ensure(image.agent, lambda layer, _: agent.build(layer, project, image.base_root, image.agent.removeprefix(_AGENT)))
+    image = _ensure_agent(shelf, state, project or project_dir())
     shelf.prune(frozenset((image.base, image.agent)))
     report("done")
     return image
+
+
+def _ensure_agent(shelf: Shelf, state: Path | None, project: Path) -> NodeImage:
+    """Of the source as it is at this moment: it may have been edited while the base was built, or even just now."""
+    for attempt in range(_ATTEMPTS):
+        image, _ = wanted(state, project)
+        expected = image.agent.removeprefix(_AGENT)
+        try:
+            shelf.ensure(image.agent, functools.partial(_build_agent, project, image.base_root, expected))
+        except SourceChanged:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return image
+    raise AssertionError("unreachable: the loop returns or raises")
+
+
+def _build_agent(project: Path, base_root: Path, expected: str, layer: Path, _lock: int) -> None:
+    agent.build(layer, project, base_root, expected)

@@ -108,14 +108,18 @@ def _wait_until_ready(places: Places, nodes: Sequence[LabNode], since: datetime,
     names = ",".join(each.name for each in nodes)
     waiting = [sys.executable, "-m", "lab.ready", places.lab, names, since.isoformat(), str(places.state)]
     # pdeathsig: when we are killed, it must not stay behind in the lab's namespace
-    command = ["timeout", f"{READY_SECONDS + 30:.0f}", "setpriv", "--pdeathsig", "KILL", "--", *waiting]
+    command = ["setpriv", "--pdeathsig", "TERM", "--", "timeout", f"{READY_SECONDS + 30:.0f}", *waiting]
     with subprocess.Popen(
         command, cwd=image.project_dir(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        for line in process.stdout:
-            report(line.strip())
+        try:
+            for line in process.stdout:
+                report(line.strip())
+        except BaseException:  # Ctrl-C: no use to wait on
+            process.terminate()
+            raise
         said = process.stderr.read().strip()
     if process.returncode:
         raise LabError(said or f"lab {places.lab}: waiting for it ended with {process.returncode}; try again")
