@@ -1,7 +1,7 @@
 """``mxctl get``: objects as a table, or in a form for programs; once, or as they change."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import click
 
@@ -67,8 +67,18 @@ class Shown:
     table: Table
     row: Callable[[Resource], list[str]]
 
+    last: dict[str, list[str]] = field(default_factory=dict)
+    """Rows as a watch saw them last, without their age."""
+
     def lines(self, objects: Sequence[Resource], *, titles: bool) -> list[str]:
         return self.table.lines([self.row(obj) for obj in objects], titles=titles)
+
+    def looks_new(self, obj: Resource) -> bool:
+        """Whether its row, but for its age, is another than last time: figures that no column shows change all the time."""
+        row = self.row(obj)[:-1] if self.table.titles[-1] == "AGE" else self.row(obj)
+        before = self.last.get(obj.label)
+        self.last[obj.label] = row
+        return row != before
 
 
 @click.command(cls=Verb, examples=EXAMPLES, short_help="Show objects")
@@ -138,10 +148,13 @@ async def _watch(session: Session, wish: Wish) -> int:
         prefix += target.name if target.kind.NAMESPACED else f"{CLUSTER_SCOPE}/{target.name}"
     async with watching(session, prefix) as watched:
         stored = list(watched.informer.items.values())
-        _show(_order(list(_read(stored, target, prefix, wish)), wish), shown, wish, titles=wish.headers)
+        first = [obj for obj in _read(stored, target, prefix, wish) if shown.looks_new(obj)]
+        _show(_order(first, wish), shown, wish, titles=wish.headers)
         while True:
-            stored = [kv for _, old, new in await watched.changes() if (kv := new or old)]
-            _show(list(_read(stored, target, prefix, wish)), shown, wish, titles=False)
+            for _, old, new in await watched.changes():
+                objects = list(_read([kv for kv in (new or old,) if kv], target, prefix, wish))
+                if new is None or not wish.form.tabular or any(map(shown.looks_new, objects)):
+                    _show(objects, shown, wish, titles=False)
 
 
 def _read(stored: Sequence[KeyValue], target: Target, prefix: str, wish: Wish) -> Iterator[Resource]:

@@ -23,7 +23,7 @@ mxctl top nodes
 mxctl top jobs --sort-by=memory
 """
 
-BAR = 20  # characters
+BAR = 14  # characters
 OLD = 10.0  # seconds after which a sample no longer says how things are; nodes write one every few seconds
 
 

@@ -9,12 +9,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from jsonpath import JSONPath, compile  # noqa: A004 - the library's name
-from jsonpath.exceptions import JSONPathError
+from typing import TYPE_CHECKING, Any
 
 from mxctl.core.failures import Failure
+
+if TYPE_CHECKING:
+    from jsonpath import JSONPath
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
@@ -26,12 +26,12 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    path: JSONPath
+    path: "JSONPath"
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    path: JSONPath
+    path: "JSONPath"
     body: "tuple[Part, ...]"
 
 
@@ -106,7 +106,11 @@ def _parse(tokens: Sequence[tuple[bool, str]], at: int, whole: str, inside: bool
     return tuple(parts), at
 
 
-def _path(words: str, whole: str) -> JSONPath:
+def _path(words: str, whole: str) -> "JSONPath":
+    """Raises Failure. python-jsonpath is imported only here: most commands do without."""
+    from jsonpath import JSONPath, compile  # noqa: A004 - the library's name
+    from jsonpath.exceptions import JSONPathError
+
     words = re.sub(
         r"\.((?:[^.\[\]\\'\"]|\\.)*\\\.(?:[^.\[\]\\'\"]|\\.)*)", lambda found: f"['{found[1].replace(chr(92), '')}']", words.strip()
     )

@@ -1,14 +1,21 @@
 """get: what is shown, in which form, and what is never kept quiet."""
 
+import asyncio
 import json
+import signal
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from typing import cast
 
 import pytest
 import yaml
 
 from crds import keys
-from crds.job import Job
+from crds.job import STOP_FINALIZER, Job
 from crds.node import Node
 from crds.registry import KINDS
+from store.store import Store
 from tests.unit.mxctl.terminal import Terminal, job
 
 
@@ -181,3 +188,33 @@ def test_a_cluster_that_does_not_answer_is_named(terminal: Terminal) -> None:
 def test_every_kind_has_columns_that_can_be_shown(terminal: Terminal) -> None:
     for kind in KINDS:
         assert terminal.run("get", kind.PLURAL).code == 0
+
+
+async def printed(lines: int) -> None:
+    """Waits until the command has printed that many lines."""
+    out = cast("BytesIO", sys.stdout.buffer)  # what the runner puts there
+    while out.getvalue().count(b"\n") < lines:  # noqa: ASYNC110 - nobody tells when something is printed
+        await asyncio.sleep(0)
+
+
+def moves(count: int) -> Callable[[Job], None]:
+    return lambda found: setattr(found.status, "move_count", count)
+
+
+def test_watch_shows_what_looks_different_and_what_goes_until_interrupted(filled: Terminal) -> None:
+    async def live(store: Store) -> None:
+        await printed(2)
+        for count in (1, 1, 2):
+            await store.change_status(Job, "w", None, moves(count))
+            await store.change_status(
+                Job, "w", None, lambda found: setattr(found.status, "cpu_seconds", found.status.cpu_seconds + 1)
+            )
+        await store.delete(Job, "v")
+        await store.remove_finalizer(await store.get(Job, "v"), STOP_FINALIZER)
+        await printed(5)
+        signal.raise_signal(signal.SIGINT)
+
+    said = filled.run("get", "jobs", "-w", "--no-headers", meanwhile=live)
+    assert said.code == 130
+    rows = [(line.split()[0], line.split()[3]) for line in said.out.splitlines()]
+    assert rows == [("v", "0"), ("w", "0"), ("w", "1"), ("w", "2"), ("v", "0")]
