@@ -16,7 +16,7 @@ from clip.errors import ImageError, SourceChanged
 from clip.progress import Report, silent
 from clip.recipe import Recipe, select_pins
 
-PHASES = base.PHASES + 2
+PHASES = base.PHASES + 1
 _AGENT = "agent-"
 _ATTEMPTS = 3
 
@@ -88,20 +88,18 @@ def ensure(report: Report = silent, *, state: Path | None = None, project: Path 
     image, recipe = wanted(state, project)
     shelf = Shelf.of(image.state)
     shelf.ensure(image.base, lambda layer, lock: base.build(layer, recipe, report, lock))
-    report("adding our own packages")
-    image = _ensure_agent(shelf, state, project or project_dir())
+    image = _ensure_agent(shelf, state, project or project_dir(), report)
     shelf.prune(frozenset((image.base, image.agent)))
-    report("done")
     return image
 
 
-def _ensure_agent(shelf: Shelf, state: Path | None, project: Path) -> NodeImage:
+def _ensure_agent(shelf: Shelf, state: Path | None, project: Path, report: Report) -> NodeImage:
     """Of the source as it is at this moment: it may have been edited while the base was built, or even just now."""
     for attempt in range(_ATTEMPTS):
         image, _ = wanted(state, project)
         expected = image.agent.removeprefix(_AGENT)
         try:
-            shelf.ensure(image.agent, functools.partial(_build_agent, project, image.base_root, expected))
+            shelf.ensure(image.agent, functools.partial(_build_agent, project, image.base_root, expected, report))
         except SourceChanged:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -110,5 +108,6 @@ def _ensure_agent(shelf: Shelf, state: Path | None, project: Path) -> NodeImage:
     raise AssertionError("unreachable: the loop returns or raises")
 
 
-def _build_agent(project: Path, base_root: Path, expected: str, layer: Path, _lock: int) -> None:
+def _build_agent(project: Path, base_root: Path, expected: str, report: Report, layer: Path, _lock: int) -> None:
+    report("adding our own packages")
     agent.build(layer, project, base_root, expected)
