@@ -145,7 +145,7 @@ class Job(Resource):
     PLURAL: ClassVar[str] = "jobs"
     NAMESPACED: ClassVar[bool] = True
     COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("PHASE", lambda j: str(j.status.phase)),
+        Column("PHASE", lambda j: "Terminating" if j.metadata.deletion_timestamp else str(j.status.phase)),
         Column("NODE", lambda j: j.status.node or "-"),
         Column("MOVES", lambda j: str(j.status.move_count)),
         Column("EXIT", lambda j: "-" if j.status.exit_code is None else str(j.status.exit_code)),

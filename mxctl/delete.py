@@ -12,7 +12,7 @@ from mxctl.core.failures import FAILED, Failure, tell
 from mxctl.core.files import read_documents
 from mxctl.core.session import Session, run, warn_if_unled
 from mxctl.core.settings import Settings
-from mxctl.core.targets import Target, parse_selector, parse_targets
+from mxctl.core.targets import Target, complete_kinds, parse_selector, parse_targets
 from mxctl.core.types import DURATION
 from mxctl.core.verb import Verb
 from mxctl.core.watching import until
@@ -46,7 +46,7 @@ class Victim:
 
 
 @click.command(cls=Verb, examples=EXAMPLES, short_help="Delete objects")
-@click.argument("words", nargs=-1, metavar="KIND NAME... | KIND/NAME... | KIND --all")
+@click.argument("words", nargs=-1, shell_complete=complete_kinds, metavar="KIND NAME... | KIND/NAME... | KIND --all")
 @click.option("-f", "--filename", "names", multiple=True, help='What this file, directory or "-" declares. Repeatable.')
 @click.option("--all", "everything", is_flag=True, help="All objects of the kind in the namespace.")
 @click.option("-l", "--selector", help="All objects of the kind with these labels.")

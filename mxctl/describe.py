@@ -13,7 +13,7 @@ from mxctl.core.failures import FAILED, tell
 from mxctl.core.reading import read, warn_of
 from mxctl.core.session import Session, run, warn_if_unled
 from mxctl.core.settings import Settings
-from mxctl.core.targets import parse_targets
+from mxctl.core.targets import complete_kinds, parse_targets
 from mxctl.core.verb import Verb
 from mxctl.output.age import age
 from mxctl.output.table import table
@@ -27,7 +27,7 @@ mxctl describe policy
 
 
 @click.command(cls=Verb, examples=EXAMPLES, short_help="Show all about an object: conditions, moves, events")
-@click.argument("words", nargs=-1, required=True, metavar="KIND [NAME...] | KIND/NAME...")
+@click.argument("words", nargs=-1, shell_complete=complete_kinds, required=True, metavar="KIND [NAME...] | KIND/NAME...")
 @click.pass_obj
 def describe(settings: Settings, words: tuple[str, ...]) -> int:
     """Show all about objects: what was declared, what is observed (conditions, moves), and what happened (events)."""

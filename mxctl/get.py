@@ -11,7 +11,7 @@ from mxctl.core.failures import FAILED, Failure, tell
 from mxctl.core.reading import read, warn_of
 from mxctl.core.session import Session, run, warn_if_unled
 from mxctl.core.settings import Settings
-from mxctl.core.targets import Target, parse_selector, parse_targets
+from mxctl.core.targets import Target, complete_kinds, parse_selector, parse_targets
 from mxctl.core.verb import Verb
 from mxctl.core.watching import watching
 from mxctl.output.expression import Expression
@@ -82,7 +82,7 @@ class Shown:
 
 
 @click.command(cls=Verb, examples=EXAMPLES, short_help="Show objects")
-@click.argument("words", nargs=-1, metavar="KIND [NAME...] | KIND,KIND | KIND/NAME...")
+@click.argument("words", nargs=-1, shell_complete=complete_kinds, metavar="KIND [NAME...] | KIND,KIND | KIND/NAME...")
 @click.option(
     "-o",
     "--output",

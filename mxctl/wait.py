@@ -12,7 +12,7 @@ from mxctl.core.failures import Failure
 from mxctl.core.reading import read
 from mxctl.core.session import Session, run, warn_if_unled
 from mxctl.core.settings import Settings
-from mxctl.core.targets import parse_selector, parse_targets
+from mxctl.core.targets import complete_kinds, parse_selector, parse_targets
 from mxctl.core.types import DURATION
 from mxctl.core.verb import Verb
 from mxctl.core.watching import until
@@ -43,7 +43,7 @@ class Goal:
 
 
 @click.command(cls=Verb, examples=EXAMPLES, short_help="Wait until objects are as they should be")
-@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME... | KIND NAME... | KIND --all")
+@click.argument("words", nargs=-1, shell_complete=complete_kinds, required=True, metavar="KIND/NAME... | KIND NAME... | KIND --all")
 @click.option(
     "--for", "goal", required=True, metavar="GOAL", help="condition=TYPE[=True|False|Unknown], delete, or jsonpath='{PATH}'=VALUE."
 )

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import click
+
 from crds.job import Job
 from crds.meta import Resource
 from crds.registry import KINDS, find_kind
@@ -17,6 +19,12 @@ class Target:
 
     kind: type[Resource]
     name: str | None = None
+
+
+def complete_kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell's completion: kinds, also behind a comma; names would have to be asked of the cluster."""
+    before, comma, word = incomplete.rpartition(",")
+    return [f"{before}{comma}{kind.PLURAL}" for kind in KINDS if kind.PLURAL.startswith(word)]
 
 
 def parse_targets(words: Sequence[str]) -> list[Target]:

@@ -151,7 +151,7 @@ def test_data_is_what_was_written_and_nothing_else() -> None:
     assert document.obj.spec.taints == []
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1), min_size=1, max_size=4))
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=4))
 def test_any_command_survives_dump_and_parse(command: list[str]) -> None:
     job = Job.model_validate({"metadata": {"name": "w", "labels": {"a": "true"}}, "spec": {"command": command}})
     data = yaml.safe_load(dump_documents([job]))

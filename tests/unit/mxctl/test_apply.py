@@ -117,3 +117,13 @@ def test_delete_what_a_file_declares(terminal: Terminal) -> None:
     said = terminal.run("delete", "-f", "-", "--wait=false", stdin=f"{NODE % ('n1', '01')}---\n{JOB}")
     assert (said.code, said.out) == (0, 'job "w" is being deleted\nnode "n1" deleted\n')
     assert terminal.do(lambda store: store.get(Job, "w")).metadata.deletion_timestamp is not None
+
+
+def test_the_examples_can_be_applied_and_applied_again(terminal: Terminal) -> None:
+    examples = str(Path(__file__).parents[3] / "examples")
+    first = terminal.run("apply", "-f", examples)
+    assert first.code == 0, first.err
+    names = [line.removesuffix(" created") for line in first.out.splitlines()]
+    assert [name for name in names if name.startswith("node/")] == ["node/n1", "node/n2", "node/n3", "node/n4"]
+    assert sum(name.startswith("job/") for name in names) == 9
+    assert terminal.run("apply", "-f", examples).out.splitlines() == [f"{name} unchanged" for name in names]

@@ -211,10 +211,11 @@ def test_watch_shows_what_looks_different_and_what_goes_until_interrupted(filled
             )
         await store.delete(Job, "v")
         await store.remove_finalizer(await store.get(Job, "v"), STOP_FINALIZER)
-        await printed(5)
+        await printed(6)
         signal.raise_signal(signal.SIGINT)
 
     said = filled.run("get", "jobs", "-w", "--no-headers", meanwhile=live)
     assert said.code == 130
     rows = [(line.split()[0], line.split()[3]) for line in said.out.splitlines()]
-    assert rows == [("v", "0"), ("w", "0"), ("w", "1"), ("w", "2"), ("v", "0")]
+    assert rows == [("v", "0"), ("w", "0"), ("w", "1"), ("w", "2"), ("v", "0"), ("v", "0")]
+    assert "Terminating" in said.out.splitlines()[4]
