@@ -31,7 +31,7 @@ from store import context
 _LOCK_SECONDS = READY_SECONDS + 60  # up holds it until the lab is ready
 _AT_ONCE = 4
 PROGRAMS = ("ip", "nsenter", "mount", "umount", "pivot_root", "setpriv")
-PHASES = image.PHASES + 4  # and one a node
+PHASES = image.PHASES + 4  # at most, and one a node; see phases()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,15 @@ def up(
             _take_down(places)
             raise
     return lab
+
+
+def phases(nodes: int) -> int:
+    """How many phases ``up`` will report, for a bar. LabError."""
+    try:
+        built = image.is_built(image.wanted()[0])
+    except ClipError as error:
+        raise LabError(str(error)) from error
+    return PHASES + nodes - (image.PHASES if built else 0)
 
 
 def _build(places: Places, lab: Lab, report: Report) -> None:

@@ -74,7 +74,7 @@ def up(name: str, nodes: int, cpus: str, memory: str) -> None:
     mxctl lab up --name t --nodes 3 --cpus 0.4 --memory 1Gi
     mxctl lab up --nodes 3 --cpus 0.8,0.3,0.2 --memory 1Gi,512Mi,512Mi
     """
-    with plain_errors(), reporting(f"lab {name}", cluster.PHASES + nodes) as report:
+    with plain_errors(), reporting(f"lab {name}", cluster.phases(nodes)) as report:
         cluster.up(name, nodes, cpus, memory, report=report)
     click.echo(f"lab/{name} started, {nodes} nodes; context lab-{name} is current")
 
