@@ -5,7 +5,6 @@ The record changes only by ``advance``, which makes it durable first. What is in
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from nodeagent.engine import Copy, Engine, Exit, Sandbox, Usage
 from nodeagent.errors import AgentError, SandboxGone
 from nodeagent.exchange import Exchange
 from nodeagent.hooks import Hooks
-from nodeagent.jobdir import job_directory
+from nodeagent.jobdir import job_directory, remove_tree
 from nodeagent.journal import Journal, Record, Step, check_step
 from nodeagent.ledger import Ledger
 
@@ -111,6 +110,7 @@ class Case:
         await asyncio.get_running_loop().run_in_executor(self.parts.disk, self.parts.journal.remove, self.key)
         self.record, self.failure, self.usage = None, "", None
         self.intent = self.tidied = False
+        self.changed()
 
     # --- the sandbox ---
 
@@ -143,7 +143,15 @@ class Case:
         """Kills the copy if it lives, and removes what was recorded of it and its images."""
         self.release()
         await self.parts.engine.forget(copy)
-        await asyncio.to_thread(shutil.rmtree, self.images(copy), ignore_errors=True)
+        await self.remove_images(copy)
+
+    async def remove_images(self, copy: Copy) -> None:
+        """They are memory. What cannot be removed is only said: it must not keep a job from anything."""
+        directory = self.images(copy)
+        try:
+            await asyncio.to_thread(remove_tree, directory)
+        except OSError as error:
+            log.error("job %s: images in %s cannot be removed: %s", self.key, directory, error)
 
     async def _wait_exit(self, sandbox: Sandbox) -> None:
         try:

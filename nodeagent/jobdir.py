@@ -29,9 +29,10 @@ async def remove_all(directory: Path) -> None:
 
 async def _remove(directory: Path) -> None:
     async with asyncio.timeout(REMOVAL):
-        await asyncio.to_thread(_remove_tree, directory)
+        await asyncio.to_thread(remove_tree, directory)
 
 
-def _remove_tree(directory: Path) -> None:
+def remove_tree(directory: Path) -> None:
+    """With all that is in it; no error when it is not there. Raises OSError."""
     if directory.exists():
         shutil.rmtree(directory)

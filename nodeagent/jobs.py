@@ -120,7 +120,7 @@ async def hold(case: Case, placed: Placed | None) -> None:
         case.lost("it was running here, and is gone without an exit code")
         return
     if not case.checked and case.exit is None:
-        await _unfreeze(case, sandbox)
+        await _settle(case, sandbox)
     if placed is None:
         return
     record, epoch = case.held, placed.placement.epoch
@@ -131,13 +131,14 @@ async def hold(case: Case, placed: Placed | None) -> None:
         await case.parts.ledger.remove_claim(case.key)
 
 
-async def _unfreeze(case: Case, sandbox: Sandbox) -> None:
-    """A dead agent may have journalled that it runs, and not have come to it."""
+async def _settle(case: Case, sandbox: Sandbox) -> None:
+    """Once: a dead agent may have journalled that it runs, and not have come to it. Its images are of no use any more."""
     try:
         if await sandbox.frozen():
             await sandbox.resume()
     except SandboxGone as error:
         log.debug("job %s has ended meanwhile: %s", case.key, error)  # the watch for its exit tells how
+    await case.remove_images(case.held.copy_here)
     case.checked = True
 
 
@@ -235,3 +236,4 @@ def _unfinished(case: Case) -> MoveReport | None:
 async def clear(case: Case) -> None:
     """What stands in etcd of a job that is neither placed nor recorded here."""
     await case.parts.ledger.remove(case.key)
+    case.changed()

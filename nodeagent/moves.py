@@ -1,8 +1,6 @@
 """The actions around a move: begin it at either end, finish it, take it back, and rebuild what a lost journal knew."""
 
-import asyncio
 import logging
-import shutil
 
 from crds.report import ENDED, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep, SourceStep
@@ -79,7 +77,6 @@ async def resume(case: Case, placed: Placed | None, reason: str) -> None:
         except SandboxGone as error:
             log.info("job %s ended while it was to go on: %s", case.key, error)
     await hold(case, None)
-    await asyncio.to_thread(shutil.rmtree, case.images(record.copy_here), ignore_errors=True)
 
 
 async def prepare(case: Case, placed: Placed) -> None:

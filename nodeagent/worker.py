@@ -124,12 +124,17 @@ class Worker:
                 await self._publish(case)
                 return Do.WAIT
             await self._call_off()
-        await self._remove_strays(case)
         what = decide(self._view(case, placed))
+        if what != Do.REBUILD:  # which has to find the copy first
+            await self._remove_strays(case)
+        failure: Exception | None = None
         try:
             await self._act(case, what, placed)
-        finally:
-            await self._publish(case)
+        except EXPECTED as error:
+            failure = error
+        await self._publish(case)  # also after a failure; but never after a cancellation, whose place its own error would take
+        if failure is not None:
+            raise failure
         return what
 
     def _view(self, case: Case, placed: Placed | None) -> View:
