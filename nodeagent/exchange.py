@@ -85,7 +85,7 @@ class Exchange:
             tune(sock, self._silence)
             handed_over = await self._admit(sock)
         except (AgentError, OSError, TimeoutError) as error:
-            log.warning("data channel: caller %s turned away: %s", address, error or "no hello in time")
+            log.warning("data channel: caller %s turned away: %s", address, str(error) or "no hello in time")
         finally:
             self._strangers.release()
             if not handed_over:

@@ -68,7 +68,7 @@ class End(Model):
     """Seconds from the freeze to this frame."""
     cpu_seconds: float
     """Used by the job on all nodes."""
-    started_at: Time | None
+    started_at: Time | None = None
     """First start of the job."""
 
 
@@ -127,7 +127,7 @@ async def send_message(sock: socket.socket, message: Message, *, timeout: float)
         async with asyncio.timeout(timeout):
             await asyncio.get_running_loop().sock_sendall(sock, encode(message))
     except (OSError, TimeoutError) as error:
-        raise PeerLost(f"data channel: {message.kind} was not sent: {error or 'no answer in time'}") from error
+        raise PeerLost(f"data channel: {message.kind} was not sent: {str(error) or 'no answer in time'}") from error
 
 
 async def receive_message(sock: socket.socket, *, timeout: float | None, most: int = MAX_MESSAGE) -> Message:
@@ -138,7 +138,7 @@ async def receive_message(sock: socket.socket, *, timeout: float | None, most: i
             kind, _, length = parse_header(await _exactly(sock, HEADER.size), most)
             payload = await _exactly(sock, length)
     except (OSError, TimeoutError) as error:
-        raise PeerLost(f"data channel: no message came: {error or 'no answer in time'}") from error
+        raise PeerLost(f"data channel: no message came: {str(error) or 'no answer in time'}") from error
     if kind != MESSAGE:
         raise MoveFailed("data channel: image data where a message was expected")
     return decode(payload)

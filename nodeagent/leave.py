@@ -121,7 +121,7 @@ async def _dial(peer: str, timeout: float) -> socket.socket:
             await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
     except (OSError, TimeoutError, ValueError) as error:
         sock.close()
-        raise PeerLost(f"{peer} cannot be reached: {error or 'no answer in time'}") from error
+        raise PeerLost(f"{peer} cannot be reached: {str(error) or 'no answer in time'}") from error
     except BaseException:
         sock.close()
         raise

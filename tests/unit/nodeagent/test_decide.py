@@ -1,0 +1,162 @@
+"""The decision tables: what is never done, and what always is."""
+
+import itertools
+from datetime import UTC, datetime
+
+import pytest
+
+from crds.job import JobSpec
+from crds.placement import MoveOrder, Placement, Role
+from crds.states import DestinationStep, SourceStep
+from nodeagent.decide import Do, View, decide, decide_offline
+from nodeagent.journal import HERE, STEPS, Record, Stage, Step
+
+SPEC = JobSpec(command=["x"])
+ORDER = MoveOrder(migration="m", source="a", destination="b", peer="b:1", ticket="t", deadline=datetime(2030, 1, 1, tzinfo=UTC))
+RUNNABLE = {Do.START, Do.HOLD, Do.RESUME, Do.GO}
+"""What may let a copy run here."""
+KILLING = {Do.STOP, Do.FORGET, Do.LEFT, Do.REFUSE, Do.LOSE}
+
+
+def placed(role: Role, epoch: int = 2, uid: str = "u") -> Placement:
+    return Placement(uid=uid, epoch=epoch, role=role, spec=SPEC, move=None if role == Role.RUN else ORDER)
+
+
+def record(step: Step, epoch: int = 2) -> Record:
+    return Record(namespace="d", name="w", uid="u", epoch=epoch, copy_epoch=1, step=step, spec=SPEC, order=ORDER)
+
+
+def do(role: Role | None, step: Step, epoch: int = 2, *, ended: bool = False, failed: bool = False) -> Do:
+    return decide(View(placed(role, epoch) if role else None, record(step), ended=ended, failed=failed))
+
+
+@pytest.mark.parametrize(
+    ("placement", "reported", "expected"),
+    [
+        (None, "", Do.NOTHING),
+        (None, "u", Do.CLEAR),
+        (placed(Role.RUN), "", Do.START),
+        (placed(Role.RUN), "u", Do.REBUILD),
+        (placed(Role.RUN), "another", Do.CLEAR),
+        (placed(Role.ARRIVE), "", Do.PREPARE),
+        (placed(Role.ARRIVE), "u", Do.REBUILD),
+        (placed(Role.LEAVE), "", Do.LOSE),
+    ],
+)
+def test_without_a_record(placement: Placement | None, reported: str, expected: Do) -> None:
+    assert decide(View(placement, None, reported)) == expected
+
+
+@pytest.mark.parametrize(
+    ("role", "step", "expected"),
+    [
+        (Role.RUN, Stage.START, Do.START),
+        (Role.RUN, Stage.HELD, Do.HOLD),
+        (Role.RUN, Stage.ENDED, Do.KEEP),
+        (Role.RUN, DestinationStep.RUNNING, Do.HOLD),
+        (Role.RUN, DestinationStep.COMMITTING, Do.ASK),
+        (Role.RUN, DestinationStep.COMMITTED, Do.GO),
+        (Role.LEAVE, SourceStep.CONNECTING, Do.SEND),
+        (Role.LEAVE, SourceStep.FREEZING, Do.RESUME),
+        (Role.LEAVE, SourceStep.SENT, Do.WAIT),
+        (Role.LEAVE, SourceStep.RESUMED, Do.HOLD),
+        (Role.LEAVE, SourceStep.GONE, Do.LEFT),
+        (Role.ARRIVE, DestinationStep.PREPARING, Do.RECEIVE),
+        (Role.ARRIVE, DestinationStep.RECEIVING, Do.REFUSE),
+        (Role.ARRIVE, DestinationStep.RESTORING, Do.REFUSE),
+        (Role.ARRIVE, DestinationStep.COMMITTING, Do.ASK),
+        (Role.ARRIVE, DestinationStep.COMMITTED, Do.GO),
+        (Role.ARRIVE, DestinationStep.RUNNING, Do.HOLD),
+        (Role.ARRIVE, DestinationStep.REFUSED, Do.REFUSE),
+    ],
+)
+def test_under_the_order_it_acts_on(role: Role, step: Step, expected: Do) -> None:
+    assert do(role, step) == expected
+
+
+@pytest.mark.parametrize(
+    ("role", "step", "expected"),
+    [
+        (Role.LEAVE, Stage.HELD, Do.LEAVE),
+        (Role.LEAVE, SourceStep.RESUMED, Do.LEAVE),
+        (Role.LEAVE, DestinationStep.RUNNING, Do.LEAVE),
+        (Role.LEAVE, SourceStep.SENT, Do.RESUME),
+        (Role.RUN, SourceStep.CONNECTING, Do.RESUME),
+        (Role.RUN, SourceStep.FREEZING, Do.RESUME),
+        (Role.RUN, SourceStep.SENT, Do.RESUME),
+        (Role.RUN, SourceStep.GONE, Do.LOSE),
+        (Role.RUN, DestinationStep.REFUSED, Do.LOSE),
+        (Role.ARRIVE, SourceStep.SENT, Do.FORGET),
+        (Role.ARRIVE, SourceStep.GONE, Do.FORGET),
+        (Role.ARRIVE, DestinationStep.REFUSED, Do.FORGET),
+        (Role.ARRIVE, DestinationStep.RECEIVING, Do.FORGET),
+        (Role.ARRIVE, DestinationStep.COMMITTING, Do.ASK),
+        (Role.ARRIVE, Stage.HELD, Do.CONTRADICTION),
+    ],
+)
+def test_under_a_newer_placement(role: Role, step: Step, expected: Do) -> None:
+    assert do(role, step, epoch=3) == expected
+
+
+@pytest.mark.parametrize("step", STEPS.values())
+def test_deletion_stops_what_is_ours_and_only_forgets_what_lives_elsewhere(step: Step) -> None:
+    elsewhere = {
+        SourceStep.SENT,
+        SourceStep.GONE,
+        DestinationStep.PREPARING,
+        DestinationStep.RECEIVING,
+        DestinationStep.RESTORING,
+        DestinationStep.REFUSED,
+    }
+    expected = Do.FORGET if step in elsewhere else Do.ASK if step == DestinationStep.COMMITTING else Do.STOP
+    assert do(None, step) == expected
+    assert decide(View(placed(Role.RUN, 1, uid="another"), record(step))) == expected
+
+
+ALL = [(role, step, epoch) for role, step, epoch in itertools.product(Role, STEPS.values(), (1, 2, 3))]
+
+
+@pytest.mark.parametrize(("role", "step", "epoch"), ALL)
+def test_the_source_never_runs_again_by_itself_after_sent(role: Role, step: Step, epoch: int) -> None:
+    if step in (SourceStep.SENT, SourceStep.GONE) and not (epoch == 3 and role in (Role.RUN, Role.LEAVE)):
+        assert do(role, step, epoch) not in RUNNABLE
+
+
+@pytest.mark.parametrize(("role", "step", "epoch"), ALL)
+def test_the_destination_never_runs_before_the_claim(role: Role, step: Step, epoch: int) -> None:
+    if isinstance(step, DestinationStep) and step not in (DestinationStep.COMMITTED, DestinationStep.RUNNING):
+        assert do(role, step, epoch) not in RUNNABLE
+
+
+@pytest.mark.parametrize(("role", "step", "epoch"), ALL)
+def test_what_is_committed_or_runs_is_never_killed_by_a_placement(role: Role, step: Step, epoch: int) -> None:
+    if step in HERE or step == DestinationStep.COMMITTED:
+        assert do(role, step, epoch) not in KILLING
+
+
+@pytest.mark.parametrize(("role", "step"), list(itertools.product(Role, STEPS.values())))
+def test_an_older_placement_is_never_acted_on(role: Role, step: Step) -> None:
+    assert do(role, step, epoch=1) == Do.CONTRADICTION
+
+
+@pytest.mark.parametrize("step", [*HERE, SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED])
+@pytest.mark.parametrize("role", list(Role))
+def test_an_end_is_told_whatever_the_placement_says(role: Role, step: Step) -> None:
+    assert do(role, step, ended=True) == Do.END
+
+
+def test_a_frozen_copy_that_vanishes_after_sent_is_no_end() -> None:
+    assert do(Role.LEAVE, SourceStep.SENT, ended=True) == Do.WAIT
+
+
+def test_a_failed_attempt_is_not_repeated() -> None:
+    assert do(Role.LEAVE, SourceStep.CONNECTING, failed=True) == Do.RESUME
+    assert do(Role.ARRIVE, DestinationStep.PREPARING, failed=True) == Do.REFUSE
+
+
+@pytest.mark.parametrize("step", STEPS.values())
+def test_offline_only_what_is_safe_without_a_placement(step: Step) -> None:
+    what = decide_offline(record(step))
+    assert what in (Do.NOTHING, Do.HOLD, Do.RESUME, Do.GO)
+    if step in (SourceStep.SENT, SourceStep.GONE, Stage.START, DestinationStep.COMMITTING, DestinationStep.RESTORING):
+        assert what == Do.NOTHING

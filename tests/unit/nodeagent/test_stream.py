@@ -1,0 +1,199 @@
+"""The stream: growing files arrive whole; damaged, short, surplus and hostile ones are noticed; both ends can be stopped."""
+
+import asyncio
+import socket
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from nodeagent.errors import MoveFailed, PeerLost
+from nodeagent.frames import CHUNK, DATA, HEADER, Abort, End, File, FileSum, Message, Ready, encode
+from nodeagent.stream import Receiver, Sender, in_thread
+
+PLENTY = 1 << 30
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    near, far = socket.socketpair()
+    with near, far:
+        yield near, far
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    (tmp_path / "there").mkdir()
+    return tmp_path / "there"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as made:
+        yield made
+
+
+def end_of(files: list[FileSum]) -> End:
+    return End(files=files, last_pid=1, frozen_for=0, cpu_seconds=0, started_at=None)
+
+
+def test_files_that_grow_arrive_whole(
+    pair: tuple[socket.socket, socket.socket], here: Path, there: Path, pool: ThreadPoolExecutor
+) -> None:
+    """Pages are sent while they are written; small images, and what is added at the last moment, follow. Logs stay."""
+    sender, receiver = Sender(pair[0], here, silence=10), Receiver(pair[1], there, most=PLENTY)
+    sending, receiving = pool.submit(sender.run), pool.submit(receiver.run)
+    piece = bytes(range(256)) * 1000
+    with (here / "pages-1.img").open("wb", buffering=0) as one, (here / "pages-2.img").open("wb", buffering=0) as two:
+        for _ in range(10):
+            one.write(piece)
+            two.write(piece[::-1])
+        wait_for(lambda: (there / "pages-2.img").exists() and (there / "pages-2.img").stat().st_size == 10 * len(piece))
+        assert not sending.done()
+        one.write(b"last")
+    (here / "core-1.img").write_bytes(b"core")
+    (here / "empty.img").write_bytes(b"")
+    (here / "dump.log").write_text("secret")
+    sender.dumped()
+    files = sending.result(10)
+    pair[0].sendall(encode(end_of(files)))
+    assert receiving.result(10).last_pid == 1
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == {
+        "pages-1.img": piece * 10 + b"last",
+        "pages-2.img": piece[::-1] * 10,
+        "core-1.img": b"core",
+        "empty.img": b"",
+    }
+    assert sender.bytes == receiver.bytes == 20 * len(piece) + 8
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = threading.Event()
+    for _ in range(5000):
+        if condition():
+            return
+        deadline.wait(0.002)
+    raise AssertionError("it never came true")
+
+
+def data(number: int, content: bytes) -> bytes:
+    return HEADER.pack(DATA, number, len(content)) + content
+
+
+def receive(pair: tuple[socket.socket, socket.socket], there: Path, *frames: bytes | Message, most: int = PLENTY) -> End:
+    """What the receiver makes of these frames."""
+    raw = b"".join(frame if isinstance(frame, bytes) else encode(frame) for frame in frames)
+    writing = threading.Thread(target=pair[0].sendall, args=(raw,), daemon=True)
+    writing.start()
+    try:
+        return Receiver(pair[1], there, most=most).run()
+    finally:
+        pair[1].close()
+        writing.join(10)
+
+
+A = File(number=0, name="a.img")
+
+
+def sum_of(content: bytes, name: str = "a.img") -> FileSum:
+    return FileSum(name=name, length=len(content), crc32=zlib.crc32(content))
+
+
+def test_what_is_whole_is_taken(pair: tuple[socket.socket, socket.socket], there: Path) -> None:
+    assert receive(pair, there, A, data(0, b"he"), data(0, b"llo"), end_of([sum_of(b"hello")])).files == [sum_of(b"hello")]
+    assert (there / "a.img").read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([A, data(0, b"hellO"), end_of([sum_of(b"hello")])], "damaged on its way"),
+        ([A, data(0, b"hell"), end_of([sum_of(b"hello")])], "4 bytes here, 5 at the source"),
+        ([end_of([sum_of(b"hello")])], "did not arrive"),
+        ([A, data(0, b"hello"), end_of([])], "not announced at the end"),
+        ([A, A], "named twice"),
+        ([A, File(number=1, name="a.img")], "cannot be kept"),
+        ([data(5, b"x")], "never named"),
+        ([Ready()], "ready while images were expected"),
+        ([A, Abort(reason="no more")], "the source gave up: no more"),
+        ([struct.pack(">cHI", DATA, 0, CHUNK + 1)], "not allowed"),
+        ([b"GET / HTTP/1.1\r\n"], "not allowed"),
+    ],
+)
+def test_what_is_wrong_is_refused(
+    pair: tuple[socket.socket, socket.socket], there: Path, frames: list[bytes | Message], message: str
+) -> None:
+    with pytest.raises(MoveFailed, match=message):
+        receive(pair, there, *frames)
+
+
+def test_more_than_there_is_room_for_is_refused(pair: tuple[socket.socket, socket.socket], there: Path) -> None:
+    with pytest.raises(MoveFailed, match="larger than the 9 bytes"):
+        receive(pair, there, A, data(0, b"12345"), data(0, b"67890"), most=9)
+
+
+def test_a_link_in_the_way_is_not_followed(pair: tuple[socket.socket, socket.socket], there: Path, tmp_path: Path) -> None:
+    (there / "a.img").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MoveFailed, match="cannot be kept"):
+        receive(pair, there, A)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("length", [0, 3, 30, 60])
+def test_a_stream_that_breaks_off_is_a_lost_peer(pair: tuple[socket.socket, socket.socket], there: Path, length: int) -> None:
+    whole = encode(A) + data(0, b"hello" * 10)
+    pair[0].sendall(whole[:length])
+    pair[0].close()
+    with pytest.raises(PeerLost):
+        Receiver(pair[1], there, most=PLENTY).run()
+
+
+def test_a_sender_whose_peer_hangs_up_ends(pair: tuple[socket.socket, socket.socket], here: Path) -> None:
+    (here / "pages-1.img").write_bytes(b"x" * 4096)
+    pair[1].close()
+    with pytest.raises(PeerLost):
+        Sender(pair[0], here, silence=10).run()
+
+
+def test_a_sender_whose_peer_reads_nothing_ends(pair: tuple[socket.socket, socket.socket], here: Path) -> None:
+    (here / "pages-1.img").write_bytes(b"x" * (8 << 20))
+    with pytest.raises(PeerLost):
+        Sender(pair[0], here, silence=0.05).run()
+
+
+def test_a_sender_that_ends_early_leaves_the_connection_usable(
+    pair: tuple[socket.socket, socket.socket], here: Path, there: Path, pool: ThreadPoolExecutor
+) -> None:
+    (here / "pages-1.img").write_bytes(b"x" * 100_000)
+    sender = Sender(pair[0], here, silence=10)
+    sending = pool.submit(sender.run)
+    receiving = pool.submit(Receiver(pair[1], there, most=PLENTY).run)
+    wait_for(lambda: sender.bytes == 100_000)
+    sender.end_early()
+    with pytest.raises(PeerLost, match="stopped"):
+        sending.result(10)
+    pair[0].sendall(encode(Abort(reason="dump failed")))
+    with pytest.raises(MoveFailed, match="dump failed"):
+        receiving.result(10)
+
+
+async def test_cancelling_wakes_a_blocked_thread(
+    pair: tuple[socket.socket, socket.socket], there: Path, pool: ThreadPoolExecutor
+) -> None:
+    receiver = Receiver(pair[1], there, most=PLENTY)
+    task = asyncio.create_task(in_thread(pool, receiver.run, receiver.stop))
+    await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
