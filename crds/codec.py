@@ -16,7 +16,7 @@ from crds.document import Document, Path, Problem, find_problems, format_path, n
 from crds.meta import API_VERSION, Resource
 from crds.registry import BY_KIND, DECLARABLE
 from crds.wording import did_you_mean, shorten, what_is
-from crds.yamltext import BrokenText, Parsed, parse
+from crds.yamltext import BrokenText, Parsed, parse, resolve
 
 MAX_DOCUMENT = 1 << 20  # bytes of one object: what the store takes
 
@@ -141,11 +141,12 @@ def _not_for_people(kind: type[Resource], data: dict[str, Any]) -> Iterator[Prob
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # chosen when this runs
-    """Writes texts of several lines as blocks."""
+    """Writes texts of several lines as blocks, and quotes what our reader, which knows more numbers, would not read as text."""
 
 
 def _text(dumper: Any, value: str) -> Any:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value.strip("\n") else None)
+    style = "|" if "\n" in value.strip("\n") else "'" if not isinstance(resolve(value), str) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _text)

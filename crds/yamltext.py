@@ -138,7 +138,7 @@ class _Composer:
         if not isinstance(event, events.ScalarEvent):
             raise BrokenText(_line(event), "a name of a field must be text")
         self._out.size += len(event.value.encode()) + 4
-        if not event.style and not isinstance(_resolve(event.value), str):
+        if not event.style and not isinstance(resolve(event.value), str):
             self._fault(_line(event), (*path, event.value), "is not text: put the name in quotes")
         return str(event.value)
 
@@ -162,7 +162,7 @@ class _Composer:
         self._out.size += len(event.value.encode()) + 1
         if event.tag is not None or event.style:
             return event.value
-        value = _resolve(event.value)
+        value = resolve(event.value)
         if isinstance(value, int | float) and not abs(value) < 1 << 63:
             self._fault(_line(event), path, f"the number {event.value[:30]} is out of range")
             return 0
@@ -176,7 +176,7 @@ def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-def _resolve(text: str) -> str | int | float | bool | None:
+def resolve(text: str) -> str | int | float | bool | None:
     """What an unquoted scalar means."""
     if text.lower() in _WORDS and text in (text.lower(), text.upper(), text.capitalize()):
         return _WORDS[text.lower()]

@@ -6,10 +6,10 @@ import time
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crds.codec import CodecErrors, dump_documents, parse_documents
+from crds.codec import CodecErrors, dump_data, dump_documents, parse_documents
 from crds.job import Job
 from crds.node import Node
 from crds.registry import DECLARABLE
@@ -152,12 +152,13 @@ def test_data_is_what_was_written_and_nothing_else() -> None:
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=4))
+@example(["0E0", "1e3", "0o17", "-.5", "1.e5", "0x1F", "017", "1_000", "12:30", "yes", "~"])
 def test_any_command_survives_dump_and_parse(command: list[str]) -> None:
     job = Job.model_validate({"metadata": {"name": "w", "labels": {"a": "true"}}, "spec": {"command": command}})
     data = yaml.safe_load(dump_documents([job]))
     assert data["spec"]["command"] == command
     declared = {"apiVersion": "mx/v1", "kind": "Job", "metadata": {"name": "w"}, "spec": data["spec"]}
-    [document] = parse_documents(yaml.safe_dump(declared), "f")
+    [document] = parse_documents(dump_data(declared), "f")
     assert isinstance(document.obj, Job)
     assert document.obj.spec == job.spec
 
