@@ -18,15 +18,16 @@ MINIMUM = (4, 2, 1)
 CHECK_SECONDS = 20.0
 STOPPED = "mx-stopped.json"
 """Lies among the images: which processes were stopped before the freeze, so that resuming does not wake them."""
+NOISE = ("RLIMIT_NOFILE", "cgroupd: recv req", "Restoring FAILED", "Dumping FAILED")
 COMMON = ("--leave-stopped", "--manage-cgroups=ignore", "--file-locks", "--link-remap", "--tcp-established")
 
 
-def dump_command(pid: int, images: Path, log: Path, *, connected: bool) -> list[str]:
+def dump_command(pid: int, images: Path, log: Path) -> list[str]:
     """Dumps the tree of ``pid`` and leaves it stopped.
 
-    Packet filters are only put up for a tree that is ``connected``: starting nft costs 10 ms of the freeze at each end.
+    No network lock: in the node's own network namespace its packet filters outlive a job that has left, and then block the same
+    connection when the job comes back. Connections inside the tree need none, as both ends stand still.
     """
-    lock = "nftables" if connected else "skip"
     return [
         "criu",
         "dump",
@@ -38,7 +39,7 @@ def dump_command(pid: int, images: Path, log: Path, *, connected: bool) -> list[
         "--ghost-limit",
         "512M",
         "--network-lock",
-        lock,
+        "skip",
         "-o",
         str(log),
     ]
@@ -49,14 +50,15 @@ def restore_command(images: Path, log: Path) -> list[str]:
     return ["criu", "restore", "-d", "-D", str(images), *COMMON, "-o", str(log)]
 
 
-def last_error(log: Path) -> str:
-    """The last of criu's own "Error" lines in its log, without the time stamp; programs it starts write there too."""
+def cause(log: Path) -> str:
+    """The first of criu's error lines that says why; the later ones are consequences, and some are there at every run."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return "criu wrote no log: is it installed?"
-    errors = [line for line in lines if "Error (" in line]
-    return errors[-1][errors[-1].index("Error (") :].strip() if errors else "no error in its log"
+    errors = [line[line.index("Error (") :].strip() for line in lines if "Error (" in line]
+    telling = [line for line in errors if not any(noise in line for noise in NOISE)]
+    return [*telling, *errors, "no error in its log"][0]
 
 
 def write_stopped(images: Path, stopped: list[int]) -> None:

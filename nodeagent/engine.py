@@ -77,7 +77,7 @@ class Sandbox(Protocol):
         ...
 
     async def highest_pid(self) -> int:
-        """The highest PID in use in the sandbox's own PID namespace."""
+        """The highest PID in use in the sandbox's own PID namespace. For a move: ask after the dump, a running job still forks."""
         ...
 
     async def usage(self) -> Usage:

@@ -22,7 +22,7 @@ from nodeagent.engine import Copy, Exit, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 from nodeagent.jobdir import LOG, SCRATCH, job_directory
 from nodeagent.shimlink import ShimLink
-from nodeagent.tasks import count_runnable, has_connections
+from nodeagent.tasks import count_runnable
 
 log = logging.getLogger(__name__)
 
@@ -134,9 +134,7 @@ class NamespaceSandbox:
         if status["phase"] != shim.RUNNING:
             raise EngineFailed(f"{self.copy.key}: nothing to dump, the sandbox is {status['phase']}")
         try:
-            connected = has_connections(self._group.pids())
-            argv = criu.dump_command(status["job"], images, log_file, connected=connected)
-            await self._criu("dump", deadline, log_file, argv=argv)
+            await self._criu("dump", deadline, log_file, argv=criu.dump_command(status["job"], images, log_file))
             criu.write_stopped(images, (await self._ask("status"))["stopped"])
         except BaseException as error:
             await _despite_cancellation(self._call_off())
@@ -213,7 +211,7 @@ class NamespaceSandbox:
             await self._end_criu()
 
     async def _criu(self, verb: str, deadline: float, log_file: Path, **fields: Any) -> None:
-        """Runs criu by the shim. EngineFailed with its last error."""
+        """Runs criu by the shim. EngineFailed with the cause it gives."""
         log_file.unlink(missing_ok=True)
         began = time.monotonic()
         try:
@@ -221,7 +219,7 @@ class NamespaceSandbox:
         except TimeoutError:
             raise EngineFailed(f"{self.copy.key}: criu {verb} took longer than {deadline} s") from None
         if answer["rc"] != 0:
-            raise EngineFailed(f"{self.copy.key}: criu {verb} ended with {answer['rc']}: {criu.last_error(log_file)}")
+            raise EngineFailed(f"{self.copy.key}: criu {verb} ended with {answer['rc']}: {criu.cause(log_file)}")
         log.debug("%s: criu %s took %.0f ms", self.copy.key, verb, (time.monotonic() - began) * 1000)
 
     async def _call_off(self) -> None:

@@ -205,7 +205,7 @@ class Shim:
     def start_criu(self, connection: socket.socket, phase: str, argv: list[str], groups: list[str]) -> None:
         pid = os.fork()
         if pid == 0:
-            become_criu(argv, groups)
+            become_criu(self.run_dir, argv, groups)
         self.criu, self.phase, self.waiting = pid, phase, connection
 
     def abort(self, force: bool = False) -> Answer:
@@ -326,16 +326,16 @@ def become_job(problem: int, command: list[str], env: dict[str, str], workdir: s
         os._exit(127)
 
 
-def become_criu(argv: list[str], groups: list[str]) -> NoReturn:
-    """In the child: never returns."""
+def become_criu(run_dir: str, argv: list[str], groups: list[str]) -> NoReturn:
+    """In the child: never returns. What criu says before it has opened its log goes to RUN_DIR/criu.out."""
     try:
         os.setsid()
         reset_signals()
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that abort makes writes fail instead of killing it
         enter_groups(groups)
-        null = os.open("/dev/null", os.O_RDWR)
-        for descriptor in range(3):
-            os.dup2(null, descriptor)
+        output = os.open(run_dir + "/criu.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         os.closerange(3, 65536)
         os.execvp(argv[0], argv)
     finally:

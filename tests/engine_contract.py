@@ -44,8 +44,8 @@ async def started(engine: Engine, which: Copy, *command: str) -> Sandbox:
 async def moved(engine: Engine, old: Sandbox, images: Path) -> Sandbox:
     """A second sandbox, of the next epoch, with the stopped copy; the old one is left stopped too."""
     new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
-    last = await old.highest_pid()
     await old.dump(images, deadline=DEADLINE)
+    last = await old.highest_pid()
     await new.restore(images, last_pid=last, deadline=DEADLINE)
     return new
 

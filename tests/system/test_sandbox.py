@@ -97,6 +97,7 @@ async def test_what_the_first_process_leaves_behind_ends_with_it(node: TestNode,
 @pytest.mark.parametrize("state", ["empty", "running", "frozen", "ended", "daemons", "dumping"])
 async def test_nothing_is_left(node: TestNode, engine: RemoteEngine, images: Images, state: str) -> None:
     directory = images()
+    assert await engine.leftovers() == []  # and by that the agent is up, and counted
     before = node.remains()
     sandbox = await engine.create(copy("clean"))
     if state == "ended":

@@ -1,0 +1,232 @@
+"""Jobs of many shapes move between two nodes, there and back, with real criu; not one number of what they count is lost."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from crds.job import JobSpec
+from nodeagent.engine import Copy, Sandbox
+from nodeagent.errors import EngineFailed
+from tests.engine_contract import DEADLINE, ENV, copy
+from tests.system.conftest import Connect
+from tests.system.testnode import RemoteEngine, TestNode
+from tests.system.witness import COUNTER, Witness
+
+PIPELINE = ("bash", "-c", 'i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done | while read -r x; do echo "$x"; done')
+DAEMON = ("bash", "-c", "(setsid bash -c 'i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done' &) ; while :; do sleep 1; done")
+THREADS = """
+import itertools, threading, time
+turn, lock = itertools.count(), threading.Lock()
+def work():
+    while True:
+        with lock: print(next(turn), flush=True)
+        time.sleep(0.02)
+for _ in range(8): threading.Thread(target=work).start()
+"""
+SOCKETS = """
+import itertools, os, socket, time
+listener = socket.create_server(("127.0.0.1", 7311))
+if os.fork() == 0:
+    with socket.create_connection(("127.0.0.1", 7311)) as out:
+        for i in itertools.count():
+            out.sendall(b"%d\\n" % i); time.sleep(0.01)
+connection, _ = listener.accept()
+for line in connection.makefile(): print(line, end="", flush=True)
+"""
+FILES = """
+import itertools, mmap, multiprocessing.shared_memory as shm, os, tempfile, time
+gone = tempfile.TemporaryFile(); gone.write(b"x" * 100000); gone.flush()
+shared = shm.SharedMemory(create=True, size=8)
+anonymous = mmap.mmap(-1, 4096)
+if os.fork() == 0:
+    while True: anonymous[0] = (anonymous[0] + 1) % 256; time.sleep(0.01)
+for i in itertools.count():
+    shared.buf[:8] = i.to_bytes(8, "big")
+    print(int.from_bytes(shared.buf[:8], "big"), flush=True)
+    gone.seek(0); assert len(gone.read()) == 100000
+    before = anonymous[0]
+    while anonymous[0] == before: time.sleep(0.001)
+"""
+SPINNING_C = r"""
+#include <stdio.h>
+#include <time.h>
+int main(void) {
+    for (unsigned long i = 0;; i++) {
+        struct timespec a, b;
+        clock_gettime(CLOCK_MONOTONIC, &a);
+        do clock_gettime(CLOCK_MONOTONIC, &b);
+        while ((b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec < 5000000L);
+        printf("%lu\n", i);
+        fflush(stdout);
+    }
+}
+"""
+JOBS = {
+    "python": COUNTER,
+    "pipeline": PIPELINE,
+    "daemon": DAEMON,
+    "threads": ("python3", "-c", THREADS),
+    "sockets": ("python3", "-c", SOCKETS),
+    "files": ("python3", "-c", FILES),
+    "c": ("/shared/spin",),
+}
+
+
+@pytest.fixture(scope="session")
+def program(sandbox_nodes: tuple[TestNode, TestNode]) -> Path:
+    """A C program on the shared file system; scripts/setup installs the compiler."""
+    source = sandbox_nodes[0].shared / "spin.c"
+    source.write_text(SPINNING_C)
+    target = source.with_suffix("")
+    subprocess.run(["cc", "-O1", "-static", "-o", str(target), str(source)], check=True, timeout=60)
+    return target
+
+
+class Road:
+    """Moves copies between two nodes; images go by copying."""
+
+    def __init__(self, ends: list[tuple[TestNode, RemoteEngine]]) -> None:
+        self.ends = ends
+        self.at = 0
+        self.figures: dict[str, float] = {}
+
+    @property
+    def engine(self) -> RemoteEngine:
+        return self.ends[self.at][1]
+
+    async def move(self, old: Sandbox) -> Sandbox:
+        """To the other node; the old copy is killed before the new one runs."""
+        (here, _), (there, engine) = self.ends[self.at], self.ends[1 - self.at]
+        source, target = (node.path(f"/run/mx/images-{old.copy.name}-{old.copy.epoch}") for node in (here, there))
+        source.mkdir(parents=True)
+        new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
+        try:
+            async with _timed(self.figures, "dump_ms"):
+                await old.dump(source, deadline=DEADLINE)
+            last = await old.highest_pid()
+            async with _timed(self.figures, "copy_ms"):
+                shutil.copytree(source, target)
+            async with _timed(self.figures, "restore_ms"):
+                await new.restore(target, last_pid=last, deadline=DEADLINE)
+            self.figures["image_bytes"] = sum(path.stat().st_size for path in target.iterdir())
+        finally:
+            shutil.rmtree(source)
+            shutil.rmtree(target, ignore_errors=True)
+        await old.kill()
+        await new.resume()
+        self.at = 1 - self.at
+        return new
+
+
+class _timed:  # noqa: N801 - reads as a function
+    def __init__(self, figures: dict[str, float], name: str) -> None:
+        self._figures, self._name = figures, name
+
+    async def __aenter__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._figures[self._name] = (time.perf_counter() - self._began) * 1000
+
+
+@pytest.fixture
+async def road(sandbox_nodes: tuple[TestNode, TestNode], connect: Connect) -> Road:
+    return Road([(node, await connect(node)) for node in sandbox_nodes])
+
+
+@pytest.mark.parametrize("shape", JOBS)
+async def test_there_and_back(road: Road, node: TestNode, program: Path, shape: str) -> None:
+    witness = Witness(node, copy(f"move-{shape}"), *JOBS[shape])
+    sandbox = await witness.start(road.engine)
+    await witness.goes_on()
+    processes = (await sandbox.usage()).processes
+    for _ in range(2):
+        sandbox = await road.move(sandbox)
+        await witness.goes_on(20)
+    assert (await sandbox.usage()).processes in (processes, processes + 1), "a shell's sleep may come and go"
+
+
+async def test_stopped_child_stays_stopped(road: Road, node: TestNode) -> None:
+    script = (
+        "import os, signal, time, itertools\n"
+        "child = os.fork()\n"
+        "if child == 0:\n    while True: time.sleep(0.01)\n"
+        "os.kill(child, signal.SIGSTOP)\n"
+        "for i in itertools.count():\n"
+        "    assert open(f'/proc/{child}/stat').read().rpartition(')')[2].split()[0] == 'T' or i < 5\n"
+        "    print(i, flush=True); time.sleep(0.01)\n"
+    )
+    witness = Witness(node, copy("stopped"), "python3", "-c", script)
+    sandbox = await witness.start(road.engine)
+    await witness.goes_on(10)
+    for _ in range(2):
+        sandbox = await road.move(sandbox)
+        await witness.goes_on(20)
+
+
+async def test_exit_code_arrives_where_it_ends(road: Road) -> None:
+    sandbox: Sandbox = await road.engine.create(copy("ends"))
+    await sandbox.start(JobSpec(command=["sh", "-c", "sleep 0.5; exit 42"], workdir="/"), ENV)
+    sandbox = await road.move(sandbox)
+    assert (await sandbox.wait_exit()).code == 42
+
+
+async def test_job_that_cannot_be_dumped_runs_on(road: Road, node: TestNode) -> None:
+    """criu knows neither io_uring nor vsock; at least one of the two exists on every kernel it runs on."""
+    script = (
+        "import ctypes, itertools, socket, time\n"
+        "ring = ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(256))\n"
+        "if ring < 0: vsock = socket.socket(socket.AF_VSOCK)\n"
+        "for i in itertools.count(): print(i, flush=True); time.sleep(0.005)\n"
+    )
+    witness = Witness(node, copy("undumpable"), "python3", "-c", script)
+    sandbox = await witness.start(road.engine)
+    await witness.goes_on()
+    with pytest.raises(EngineFailed, match=r"criu dump ended with 1: Error \(criu/\w"):
+        await road.move(sandbox)
+    assert not await sandbox.frozen()
+    await witness.goes_on()
+
+
+async def test_job_that_cannot_be_restored_runs_on_at_home(road: Road, node: TestNode) -> None:
+    """A unix socket that leads out of the tree is dumped, but its other end is not there on another node."""
+    script = (
+        "import itertools, os, socket, time\n"
+        "if os.path.exists('/shared/outside'): os.unlink('/shared/outside')\n"
+        "listener = socket.socket(socket.AF_UNIX); listener.bind('/shared/outside'); listener.listen()\n"
+        "print(0, flush=True); peer, _ = listener.accept()\n"
+        "for i in itertools.count(1): print(i, flush=True); time.sleep(0.005)\n"
+    )
+    call = "import socket, time; s = socket.socket(socket.AF_UNIX); s.connect('/shared/outside'); time.sleep(60)"
+    witness = Witness(node, copy("outside"), "python3", "-c", script)
+    sandbox = await witness.start(road.engine)
+    await witness.goes_on(1)
+    caller = await road.engine.create(copy("caller"))
+    await caller.start(JobSpec(command=["python3", "-c", call], workdir="/"), ENV)
+    await witness.goes_on(10)
+    with pytest.raises(EngineFailed, match=r"criu \w+ ended with"):
+        await road.move(sandbox)
+    await sandbox.resume()
+    await witness.goes_on(10)
+
+
+@pytest.mark.parametrize("megabytes", [0, 200])
+async def test_freeze_figures(road: Road, node: TestNode, megabytes: int) -> None:
+    """Prints what a move costs; the limit is generous, as the machine may be busy."""
+    script = (
+        f"import numpy, time, itertools\na = numpy.random.default_rng(1).random({megabytes} * 2**17 + 1)\ns = a.sum()\n"
+        "for i in itertools.count():\n    assert i % 50 or a.sum() == s\n    print(i, flush=True); time.sleep(0.002)\n"
+    )
+    if not megabytes:
+        script = COUNTER[2]
+    witness = Witness(node, copy(f"figures{megabytes}"), "python3", "-c", script)
+    sandbox = await witness.start(road.engine)
+    await witness.goes_on(50)
+    for _ in range(3):
+        sandbox = await road.move(sandbox)
+        await witness.goes_on(60)
+        print({"numpy_megabytes": megabytes, **{name: round(value, 1) for name, value in road.figures.items()}})
+    assert road.figures["dump_ms"] + road.figures["restore_ms"] < 10_000
