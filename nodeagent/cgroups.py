@@ -246,8 +246,12 @@ def _write_if_there(path: Path, text: str) -> None:
 def _removed(path: Path) -> bool:
     """False: something is in it; it got SIGKILL, but the kernel has not let go of it yet."""
     try:
-        for pid in (path / "cgroup.procs").read_text().split():
-            _kill(int(pid))
+        pids = (path / "cgroup.procs").read_text().split()
+    except FileNotFoundError:
+        pids = []
+    for pid in pids:
+        _kill(int(pid))
+    try:
         path.rmdir()
     except FileNotFoundError:
         return True

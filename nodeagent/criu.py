@@ -113,9 +113,8 @@ class Criu:
                 await process.wait()
         text = output.decode(errors="replace").strip()
         if process.returncode != 0:
-            raise EngineFailed(
-                f"criu {argument}: ended with {process.returncode}: {text.splitlines()[-1] if text else 'no output'}"
-            )
+            first = text.partition("\n")[0] or "it said nothing"  # what follows are consequences
+            raise EngineFailed(f"criu {argument}: ended with {process.returncode}: {first}")
         return text
 
 
