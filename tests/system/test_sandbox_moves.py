@@ -149,6 +149,18 @@ async def test_there_and_back(road: Road, node: TestNode, program: Path, shape: 
     assert (await sandbox.usage()).processes in (processes, processes + 1), "a shell's sleep may come and go"
 
 
+async def test_daemon_started_after_a_move_moves_too(road: Road, node: TestNode) -> None:
+    """It has lost its parent: unless the restored first process still is a subreaper, it would not be in the tree criu dumps."""
+    script = "until [ -e /tmp/go ]; do sleep 0.02; done; " + DAEMON[2]
+    witness = Witness(node, copy("later"), "bash", "-c", script)
+    sandbox = await road.move(await witness.start(road.engine))
+    (witness.log.parent / "tmp/go").touch()
+    await witness.goes_on(10)
+    for _ in range(2):
+        sandbox = await road.move(sandbox)
+        await witness.goes_on(20)
+
+
 async def test_stopped_child_stays_stopped(road: Road, node: TestNode) -> None:
     script = (
         "import os, signal, time, itertools\n"
