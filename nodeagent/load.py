@@ -1,7 +1,7 @@
 """The node's load vector: what its jobs *want* (runnable threads) and what they get.
 
-Sampled about ten times a second and smoothed. The average is exponential, weighted by the length of the interval and by how much has been
-seen at all, so the first sample of a job that has just arrived already is an estimate of it, not a tenth of one.
+Sampled about ten times a second and smoothed. The average is exponential, weighted by the length of the interval and by what
+has been seen at all, so the first sample of a job that has just arrived already is an estimate of it, not a tenth of one.
 Estimates are values and time is passed in; only ``LoadSampler`` looks at the machine.
 """
 
