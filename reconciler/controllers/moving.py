@@ -125,11 +125,14 @@ def _claimed(move: Move, claim: Claim) -> Succeed | CallOff | Wait:
 
 
 def _source_gave_up(move: Move, report: JobReport) -> bool:
-    """The source resumed the job itself, which it does only before the destination could have had everything."""
+    """The source resumed the job itself, which it does only before the destination could have had everything.
+
+    Its report carries the epoch of the order, so that of an earlier move of the same name says nothing.
+    """
     about = report.move
-    return (
-        report.phase == ReportPhase.RUNNING and about is not None and about.migration == move.order.migration and about.ok is False
-    )
+    if about is None or about.migration != move.order.migration or report.epoch != move.epoch:
+        return False
+    return about.ok is False and report.phase == ReportPhase.RUNNING
 
 
 def _report(world: World, node: str, job: str, uid: str) -> JobReport | None:

@@ -31,9 +31,14 @@ class Copy:
 
 @dataclass
 class Wire:
-    """The data channels: tickets of the moves whose images arrived in full, and of those that run at their destination."""
+    """The data channels: tickets of the moves whose images arrived in full, and of those that run at their destination.
+
+    It also watches over the commit point: a source that goes on although the destination has committed is a ``violation``.
+    """
 
     sent: set[str] = field(default_factory=set)
+    committed: set[str] = field(default_factory=set)
+    violations: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
 
 
@@ -203,11 +208,13 @@ class FakeAgent:
 
     def _abort(self, job: str, copy: Copy, placement: Placement) -> None:
         assert placement.move is not None
-        copy.ticket = placement.move.ticket
+        copy.ticket, copy.epoch = placement.move.ticket, placement.epoch
         move = MoveReport(migration=placement.move.migration, step="Resumed", ok=False, message="dump failed")
         self._run(job, copy, move)
 
     def _resume(self, job: str, copy: Copy, placement: Placement) -> None:
+        if copy.state == "frozen" and copy.ticket in self.wire.committed:
+            self.wire.violations.append(f"{job} goes on at its source {self.name}, though {copy.ticket} was committed")
         copy.epoch = placement.epoch
         self._run(job, copy, None)
 
@@ -226,7 +233,9 @@ class FakeAgent:
 
     def _commit(self, job: str, placement: Placement) -> None:
         if self._claim_if_free(job, placement, Verdict.ACCEPTED):
+            assert placement.move is not None
             self.copies[job].state = "committed"
+            self.wire.committed.add(placement.move.ticket)
 
     def _refuse(self, job: str, placement: Placement) -> None:
         if self._claim_if_free(job, placement, Verdict.REFUSED, self.refuses or "restore failed"):

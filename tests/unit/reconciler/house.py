@@ -72,8 +72,9 @@ class House:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.stop()
-        if self.violations:
-            raise AssertionError("; ".join(self.violations))
+        broken_rules = self.violations + self.wire.violations
+        if broken_rules:
+            raise AssertionError("; ".join(broken_rules))
 
     # --- the reconciler ---
 
