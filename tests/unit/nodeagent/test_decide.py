@@ -139,7 +139,7 @@ def test_an_older_placement_is_never_acted_on(role: Role, step: Step) -> None:
     assert do(role, step, epoch=1) == Do.CONTRADICTION
 
 
-@pytest.mark.parametrize("step", [*HERE, SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED])
+@pytest.mark.parametrize("step", [*sorted(HERE), SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED])
 @pytest.mark.parametrize("role", list(Role))
 def test_an_end_is_told_whatever_the_placement_says(role: Role, step: Step) -> None:
     assert do(role, step, ended=True) == Do.END
