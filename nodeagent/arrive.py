@@ -37,6 +37,8 @@ class Arrived:
     end: End
     end_at: float
     bytes: int
+    restored_at: float
+    """Monotonic seconds."""
 
 
 async def receive_job(case: Case) -> None:
@@ -102,18 +104,31 @@ async def _receive_and_restore(case: Case, sock: socket.socket) -> Arrived:
     await case.parts.hooks.at("arrive.received", record.copy_here)
     await case.advance(DestinationStep.RESTORING, started_at=end.started_at, base_cpu_seconds=end.cpu_seconds)
     await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore)
+    arrived = Arrived(end, end_at, receiver.bytes, time.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)
-    return Arrived(end, end_at, receiver.bytes)
+    return arrived
 
 
 async def _commit_and_run(case: Case, order: MoveOrder, arrived: Arrived) -> None:
     await case.advance(DestinationStep.COMMITTING)
     if not await commit(case):
         return
-    frozen = f"{arrived.end.frozen_for * 1000:.0f} ms at the source"
     await go(case, arrived)
+    restore, total = arrived.restored_at - arrived.end_at, _freeze_ms(case)
+    log.info(
+        "job %s: move %s done, frozen %.0f ms: %.0f at the source, %.0f to restore, the rest to commit and resume",
+        case.key,
+        order.migration,
+        total,
+        arrived.end.frozen_for * 1000,
+        restore * 1000,
+    )
+
+
+def _freeze_ms(case: Case) -> float:
+    """Of the move that just ended; 0 when it is not known."""
     move = case.held.report.move if case.held.report else None
-    log.info("job %s: move %s done, frozen %.0f ms (%s)", case.key, order.migration, move.freeze_ms or 0 if move else 0, frozen)
+    return move.freeze_ms or 0.0 if move else 0.0
 
 
 async def commit(case: Case) -> bool:
@@ -133,7 +148,7 @@ async def commit(case: Case) -> bool:
             await asyncio.sleep(RETRY)
     await case.parts.hooks.at("arrive.claimed", record.copy_here)
     if standing is not None and standing.verdict == Verdict.ACCEPTED:
-        await case.advance(DestinationStep.COMMITTED)
+        await case.advance_decided(DestinationStep.COMMITTED)
         return True
     await refuse(case, standing.reason if standing else "the move was called off")
     return False
@@ -149,11 +164,12 @@ async def go(case: Case, arrived: Arrived | None = None) -> None:
     freeze = None
     if arrived is not None:
         freeze = round((arrived.end.frozen_for + time.monotonic() - arrived.end_at) * 1000, 1)
+    await case.measure()
     await case.parts.hooks.at("arrive.resumed", case.held.copy_here)
     report = _report(
         case, ReportPhase.RUNNING, DestinationStep.RUNNING, ok=True, freeze_ms=freeze, size=arrived.bytes if arrived else 0
     )
-    await case.advance(DestinationStep.RUNNING, report=report)
+    await case.advance_decided(DestinationStep.RUNNING, report=report)
 
 
 async def refuse(case: Case, reason: str) -> None:
@@ -179,8 +195,7 @@ async def _tell(case: Case, sock: socket.socket) -> None:
     """The verdict, best effort: the source learns it from its placement as well, a little later."""
     record = case.held
     if record.at == DestinationStep.RUNNING:
-        move = record.report.move if record.report else None
-        await _try_to_tell(case, sock, Running(freeze_ms=move.freeze_ms or 0.0 if move else 0.0))
+        await _try_to_tell(case, sock, Running(freeze_ms=_freeze_ms(case)))
     elif record.at == DestinationStep.REFUSED:
         await _try_to_tell(case, sock, Refused(reason=record.reason))
 

@@ -91,6 +91,19 @@ class Case:
         await self.parts.hooks.at(f"{record.step}.after", record.copy_here)
         return record
 
+    async def advance_decided(self, step: Step, **changes: Any) -> Record:
+        """For a step that follows from what is decided elsewhere, so that a restarted agent would take it again and do no harm.
+
+        It is taken also when the disk is full: a job must not stand frozen because of that. Raises JournalBroken.
+        """
+        try:
+            return await self.advance(step, **changes)
+        except OSError as error:
+            log.error("job %s: %s is not in the journal, going on all the same: %s", self.key, step, error)
+            self.record = self.held.model_copy(update={"step": str(step), **changes})
+            self.changed()
+            return self.record
+
     async def _write(self, record: Record) -> None:
         """A cancellation waits for the disk: otherwise nobody knew whether the step was taken, and two writes might cross."""
         writing = asyncio.get_running_loop().run_in_executor(self.parts.disk, self.parts.journal.write, record)

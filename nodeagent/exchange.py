@@ -17,6 +17,7 @@ from nodeagent.frames import MAX_HELLO, Hello, Refused, receive_message, send_me
 
 log = logging.getLogger(__name__)
 
+PAUSE = 1.0  # seconds after a connection could not be accepted
 MOST_STRANGERS = 32  # connections that have not shown a ticket yet
 
 
@@ -37,10 +38,13 @@ class Expected:
 
 
 class Exchange:
-    """One listening socket, bound when made. ``serve`` runs until cancelled. Times are seconds."""
+    """One listening socket, bound when made (AgentError). ``serve`` runs until cancelled. Times are seconds."""
 
     def __init__(self, host: str, port: int, *, hello: float, silence: float) -> None:
-        self._listener = socket.create_server((host, port), backlog=64)
+        try:
+            self._listener = socket.create_server((host, port), backlog=64)
+        except OSError as error:
+            raise AgentError(f"data channel: {host}:{port} cannot be opened: {error}: choose another --port") from error
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self._hello = hello
@@ -56,7 +60,13 @@ class Exchange:
             async with asyncio.TaskGroup() as group:
                 while True:
                     await self._strangers.acquire()
-                    sock, address = await loop.sock_accept(self._listener)
+                    try:
+                        sock, address = await loop.sock_accept(self._listener)
+                    except OSError as error:  # out of file descriptors, most likely: the jobs must not suffer from that
+                        log.error("data channel: no connection can be taken at the moment: %s", error)
+                        self._strangers.release()
+                        await asyncio.sleep(PAUSE)
+                        continue
                     group.create_task(self._receive(sock, address[0]), name=f"caller {address[0]}")
         finally:
             self.close()
@@ -67,16 +77,19 @@ class Exchange:
 
     @contextmanager
     def expect(self, copy: Copy, ticket: str) -> Iterator["asyncio.Future[Caller]"]:
-        """Lets the source of that copy in, once; the future holds the connection."""
+        """Lets the source of that copy in, once; the future holds the connection. When the body fails nobody keeps it open."""
         expected = self._expected[copy] = Expected(ticket)
         news, self._news = self._news, asyncio.Event()
         news.set()
         try:
             yield expected.came
+        except BaseException:
+            if expected.came.done() and not expected.came.cancelled():
+                expected.came.result().sock.close()
+            raise
         finally:
             del self._expected[copy]
-            if not expected.came.done():
-                expected.came.cancel()
+            expected.came.cancel()
 
     async def _receive(self, sock: socket.socket, address: str) -> None:
         """One stranger, until it is turned away or handed over."""

@@ -81,7 +81,7 @@ async def _create_and_start(case: Case) -> None:
         return
     await case.parts.hooks.at("start.started", record.copy_here)
     case.hold(sandbox)
-    await case.advance(Stage.HELD, report=case.report(ReportPhase.RUNNING))
+    await case.advance_decided(Stage.HELD, report=case.report(ReportPhase.RUNNING))
 
 
 def environment(record: Record) -> dict[str, str]:
@@ -95,7 +95,7 @@ async def _judge(case: Case) -> None:
     if sandbox is None or not await _has_job(case, sandbox):
         await _finish(case, ReportPhase.LOST, "it was being started when the agent died; what is left of it is gone")
     else:
-        await case.advance(Stage.HELD, report=case.report(ReportPhase.RUNNING))
+        await case.advance_decided(Stage.HELD, report=case.report(ReportPhase.RUNNING))
 
 
 async def _has_job(case: Case, sandbox: Sandbox) -> bool:
@@ -126,7 +126,7 @@ async def hold(case: Case, placed: Placed | None) -> None:
     record, epoch = case.held, placed.placement.epoch
     if record.epoch != epoch:
         report = case.report(ReportPhase.RUNNING, epoch=epoch)
-        await case.begin(record.model_copy(update={"epoch": epoch, "report": report}))
+        await case.advance_decided(record.at, epoch=epoch, report=report)
     if placed.placement.role == Role.RUN:
         await case.parts.ledger.remove_claim(case.key)
 
@@ -176,7 +176,7 @@ async def keep(case: Case, placed: Placed) -> None:
     record, epoch = case.held, placed.placement.epoch
     if record.epoch != epoch:
         report = record.report.model_copy(update={"epoch": epoch}) if record.report else None
-        await case.begin(record.model_copy(update={"epoch": epoch, "report": report}))
+        await case.advance_decided(record.at, epoch=epoch, report=report)
     if not case.tidied:
         await case.forget(record.copy_here)
         await remove_scratch(case.directory)

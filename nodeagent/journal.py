@@ -156,7 +156,9 @@ class Journal:
 def check_step(record: Record, step: Step) -> None:
     """Raises JournalBroken when the move tables forbid ``step`` after the record's. Between moves all stages may follow."""
     old = record.at
-    if isinstance(old, SourceStep) and isinstance(step, SourceStep) and old != SourceStep.RESUMED:
+    if step == old:
+        allowed = True
+    elif isinstance(old, SourceStep) and isinstance(step, SourceStep) and old != SourceStep.RESUMED:
         allowed = may_follow(SOURCE_MOVE, old, step)
     elif isinstance(old, DestinationStep) and isinstance(step, DestinationStep):
         allowed = may_follow(DESTINATION_MOVE, old, step)

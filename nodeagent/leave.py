@@ -148,9 +148,11 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, sock: socket.socket, 
         dumping = asyncio.create_task(sandbox.dump(images, deadline=max(0.1, until - frozen_at)), name=f"dump {case.key}")
         await _both_alive(dumping, sending)
         sender.dumped()
+        dumped_at, before = time.monotonic(), sender.bytes
         last_pid = await sandbox.highest_pid()
         await case.measure()
         files = await sending
+        _tell_times(case, frozen_at, dumped_at, before, sender.bytes)
     except AgentError:
         sender.end_early()  # at the end of a frame, so that the abort can follow
         await asyncio.wait({sending}, timeout=case.parts.config.timing.connect)
@@ -160,6 +162,12 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, sock: socket.socket, 
         await asyncio.wait({sending})
     await case.parts.hooks.at("leave.streamed", sandbox.copy)
     return _Streamed(files, last_pid, frozen_at)
+
+
+def _tell_times(case: Case, frozen_at: float, dumped_at: float, before: int, total: int) -> None:
+    """Where the freeze goes at this end."""
+    dump, rest = (dumped_at - frozen_at) * 1000, (time.monotonic() - dumped_at) * 1000
+    log.info("job %s: dump %.0f ms, %d of %d bytes streamed meanwhile, the rest in %.0f ms", case.key, dump, before, total, rest)
 
 
 async def _both_alive(dumping: "asyncio.Task[None]", sending: "asyncio.Task[list[FileSum]]") -> None:

@@ -46,7 +46,7 @@ async def left(case: Case) -> None:
     if record.at != SourceStep.GONE:
         old = record.report.move if record.report else None
         move = old.model_copy(update={"step": str(SourceStep.GONE), "ok": True}) if old else None
-        await case.advance(SourceStep.GONE, report=case.report(ReportPhase.LEFT, move=move))
+        await case.advance_decided(SourceStep.GONE, report=case.report(ReportPhase.LEFT, move=move))
     if not case.tidied:
         await case.forget(record.copy_here)
         case.tidied = True
@@ -68,7 +68,7 @@ async def resume(case: Case, placed: Placed | None, reason: str) -> None:
     log.warning("job %s: goes on here: %s", case.key, reason)
     case.checked = False
     report = case.report(ReportPhase.RUNNING, move=move, epoch=epoch)
-    await case.advance(SourceStep.RESUMED, epoch=epoch, report=report)
+    await case.advance_decided(SourceStep.RESUMED, epoch=epoch, report=report)
     case.failure = ""
     sandbox = await case.adopt()
     if was_frozen and sandbox is not None and case.exit is None:

@@ -7,12 +7,12 @@ import psutil
 
 from nodeagent.errors import MoveFailed
 
-SLACK = 16 << 20  # bytes beside the pages: small images, the shim, what criu itself needs
+SLACK = 8 << 20  # bytes beside the pages: small images, the shim, what criu itself needs
 
 
 def images_need(memory: int) -> int:
-    """Bytes of images of a job with ``memory`` resident bytes, generously."""
-    return memory + memory // 8 + SLACK
+    """Bytes of images of a job with ``memory`` resident bytes. What is resident is dumped at most once, so little is added."""
+    return memory + memory // 32 + SLACK
 
 
 def check_room(directory: Path, memory: int, *, restored: bool, node_free: int) -> None:

@@ -9,10 +9,13 @@ import pytest
 
 from crds.report import JobReport, ReportPhase, Verdict
 from crds.states import DestinationStep, SourceStep
+from nodeagent.engine import Usage
 from nodeagent.errors import EngineFailed
 from nodeagent.frames import Hello, Ready, encode
+from nodeagent.journal import Journal, Record
 from store.memory import MemoryKV
 from tests.etcd_server import free_port
+from tests.fakes.engine import FakeSandbox
 from tests.integration.agents import Cluster, Node, Wire, cluster_of, until
 
 SOURCE, DESTINATION = "n1", "n2"
@@ -604,3 +607,53 @@ def test_moments_are_those_of_the_tables() -> None:
         assert f"{step}.before" in SOURCE_DIES or step == SourceStep.RESUMED
     for arrival in DestinationStep:
         assert f"{arrival}.before" in DESTINATION_DIES or arrival == DestinationStep.REFUSED
+
+
+@pytest.mark.parametrize("steps", [{"Sent", "Resumed"}, {"Committed", "Running"}, {"Gone"}], ids=["source", "destination", "left"])
+async def test_a_full_disk_keeps_no_job_frozen(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, steps: set[str]) -> None:
+    """What has to be known beforehand is not begun; what is decided is done."""
+    write = Journal.write
+
+    def full(journal: Journal, record: Record) -> None:
+        if record.step in steps:
+            raise OSError(28, "No space left on device")
+        write(journal, record)
+
+    uid = await cluster.running("w", SOURCE)
+    monkeypatch.setattr(Journal, "write", full)
+    moved = await cluster.move("w", SOURCE, DESTINATION)
+    assert moved == ("Sent" not in steps)
+    await (check_moved if moved else check_stayed)(cluster, uid)
+
+
+async def test_calling_off_while_the_source_has_just_come_in(cluster: Cluster, source: Node, destination: Node) -> None:
+    """The connection that was handed over last is closed too: the source must not wait for a destination that is not there."""
+    held = source.moments.wait_at["Connecting.after"] = asyncio.Event()
+    uid = await cluster.running("w", SOURCE)
+    ordered = await cluster.order("w", SOURCE, DESTINATION)
+    await until(lambda: seen(destination, "arrive.prepared"), "the arrival to be prepared")
+    held.set()
+    assert await ordered.call_off()
+    await check_stayed(cluster, uid)
+
+
+async def test_cpu_time_adds_up_over_moves_and_memory_is_told(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def usage(self: FakeSandbox) -> Usage:
+        return Usage(cpu_seconds=5.0, memory=3 << 20, runnable=1, processes=1)
+
+    monkeypatch.setattr(FakeSandbox, "usage", usage)
+
+    async def told(node: str, seconds: float) -> None:
+        async def there() -> bool:
+            report = await cluster.report(node, "w")
+            return report is not None and (report.cpu_seconds, report.memory) == (seconds, 3 << 20)
+
+        await until(there, f"{seconds} s of CPU time to be told by {node}")
+
+    await cluster.running("w", SOURCE)
+    await told(SOURCE, 5.0)
+    assert await cluster.move("w", SOURCE, DESTINATION)
+    await told(DESTINATION, 10.0)
+    await cluster.nodes[DESTINATION].restart()
+    assert await cluster.move("w", DESTINATION, SOURCE)
+    await told(SOURCE, 15.0)
