@@ -96,7 +96,12 @@ async def test_deletion_asks_the_job_to_end_and_leaves_nothing(cluster: Cluster,
     await cluster.delete("w", "n1")
     await cluster.reported("n1", "w", None)
     assert job is not None and job.received == [15]
-    assert cluster.world.shims == {} and not list(node.config.journal.glob("*"))
+    assert cluster.world.shims == {}
+
+    async def forgotten() -> bool:
+        return not list(node.config.journal.glob("*"))  # the last thing to go
+
+    await until(forgotten, "the journal to forget the job")
 
 
 async def test_adopts_a_running_job_after_a_restart(cluster: Cluster, node: Node) -> None:
