@@ -124,6 +124,7 @@ class Node(Resource):
         Column("ADDRESS", lambda n: n.spec.address or "-", wide=True),
         Column("MAC", lambda n: n.spec.mac or "-", wide=True),
         Column("IMAGE", lambda n: n.spec.image or "-", wide=True),
+        Column("DIGEST", lambda n: n.status.facts.image[:12] or "-", wide=True),
         Column("CRIU", lambda n: n.status.facts.criu or "-", wide=True),
     )
 

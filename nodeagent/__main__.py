@@ -32,7 +32,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, default=Path("/shared"), help="the same on all nodes (default: %(default)s)")
     parser.add_argument("--address", help="address at which peers reach the data channel (default: the first found)")
     parser.add_argument("--port", type=int, default=DATA_PORT, help="port of the data channel (default: %(default)s)")
-    parser.add_argument("--image", default="", help="digest of the image this node runs, for its facts")
     parser.add_argument("--verbose", action="store_true", help="say more")
     return parser.parse_args(arguments)
 
@@ -56,7 +55,7 @@ async def run(options: argparse.Namespace) -> None:
     kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")])
     try:
         engine = NamespaceEngine(config.run, config.shared, cgroups)
-        await Agent(config, kv, engine, LoadSampler(cgroups), image=options.image).run()
+        await Agent(config, kv, engine, LoadSampler(cgroups), image=facts.image_digest()).run()
     finally:
         await kv.close()
 

@@ -20,6 +20,15 @@ def boot_id(run: Path) -> str:
     return file.read_text().strip()
 
 
+IMAGE_FILE = Path("/etc/mx/image")
+"""Written by whoever puts an image on a machine."""
+
+
+def image_digest() -> str:
+    """Of the image this node runs; "" on a machine that runs none."""
+    return IMAGE_FILE.read_text().strip() if IMAGE_FILE.exists() else ""
+
+
 def first_address() -> str:
     """The first IPv4 address that is not loopback; loopback when there is none (a node alone)."""
     found = [
