@@ -204,7 +204,8 @@ def test_one_copy_at_most_runs_and_none_is_lost(seed: int) -> None:
 
 
 @pytest.mark.soak
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.timeout(900)
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32))
 def test_long_walks(seed: int) -> None:
     asyncio.run(walk(draw_path(Random(seed), 200)))
