@@ -40,7 +40,7 @@ class ClusterSpec(Model):
     network: NetworkSpec = Field(default_factory=NetworkSpec)
     """The nodes' network."""
     node_grace_period: Duration = 20.0
-    """How long after its last heartbeat a node still counts as Ready."""
+    """How long a node still counts as Ready after its heartbeat ran out, which is 15 s after its agent's last sign of life."""
     migration_history: Duration = 3600.0
     """How long finished Migrations are kept."""
     job_defaults: JobDefaults = Field(default_factory=JobDefaults)
