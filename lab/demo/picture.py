@@ -10,13 +10,14 @@ from crds.quantity import format_cpu, human_memory
 from lab.demo.scene import NodeScene, Scene
 
 SHOWN_MOVES = 9
+WIDTH = 118
 _BAR = 27
 
 
 def draw(scene: Scene, seconds: float, title: str) -> RenderableType:
     """The whole picture; ``seconds`` since the jobs were declared."""
     footer = f"{scene.finished}/{len(scene.jobs)} jobs done   {len(scene.moved)} moves   {seconds:.0f} s"
-    return Panel(Group(_nodes(scene), Text(), _moves(scene)), title=title, subtitle=footer, width=100)
+    return Panel(Group(_nodes(scene), Text(), _moves(scene)), title=title, subtitle=footer, width=WIDTH)
 
 
 def _nodes(scene: Scene) -> Table:
@@ -25,7 +26,7 @@ def _nodes(scene: Scene) -> Table:
     table.add_column("runnable", width=_BAR)
     table.add_column("CPUs", justify="right")
     table.add_column("memory", justify="right")
-    table.add_column("jobs", overflow="ellipsis", no_wrap=True, width=44)
+    table.add_column("jobs", overflow="ellipsis", no_wrap=True, width=62)
     for node in scene.nodes:
         table.add_row(
             Text(node.name, style="bold" if node.ready else "red"),
@@ -53,10 +54,10 @@ def _jobs(node: NodeScene) -> Text:
 
 def _moves(scene: Scene) -> Table:
     table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("moves", width=14)
-    table.add_column("", width=10)
+    table.add_column("moves", width=9)
+    table.add_column("", width=8)
     table.add_column("frozen", justify="right", width=8)
-    table.add_column("why", overflow="ellipsis", no_wrap=True, width=58)
+    table.add_column("why", overflow="ellipsis", no_wrap=True, width=86)
     shown = scene.migrations[-SHOWN_MOVES:]
     for migration in shown:
         table.add_row(migration.spec.job, _way(migration), _freeze(migration), migration.spec.reason)

@@ -1,10 +1,12 @@
 """A picture of the play for the README: the greatest crowd on one node, the first even moment after it, and the figures."""
 
+import os
+import re
 from pathlib import Path
 
 from rich.console import Console, RenderableType
 
-from lab.demo.picture import draw
+from lab.demo.picture import WIDTH, draw
 from lab.demo.scene import Scene
 
 
@@ -21,14 +23,20 @@ class Recording:
 
     def save(self, file: Path, title: str, figures: RenderableType) -> None:
         """Write the SVG."""
-        console = Console(record=True, width=100, file=Path("/dev/null").open("w"))  # noqa: SIM115 - lives as long as the process
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            console = Console(record=True, width=WIDTH, file=nowhere)
+            self._print(console, title)
+            console.print(figures, highlight=False)
+        # The picture must be whole without the network: rich names fonts to be fetched.
+        svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="scripts/demo"), flags=re.DOTALL)
+        file.write_text(svg.replace("Fira Code", "DejaVu Sans Mono"), encoding="utf-8")
+
+    def _print(self, console: Console, title: str) -> None:
         busy = [seen for seen in self._scenes if not seen[0].finished] or self._scenes
         crowded = max(range(len(busy)), key=lambda at: _crowd(busy[at][0]))
         even = min(range(crowded, len(busy)), key=lambda at: _crowd(busy[at][0]))
         for scene, seconds in (busy[crowded], busy[even]):
             console.print(draw(scene, seconds, title))
-        console.print(figures, highlight=False)
-        console.save_svg(str(file), title="scripts/demo")
 
 
 def _crowd(scene: Scene) -> float:
