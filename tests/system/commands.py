@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,17 @@ class Terminal:
 
     def run(self, script: str, *, seconds: float = SECONDS) -> Said:
         """A piece of bash; the exit code is that of its last command."""
+        return self._do(["bash", "-c", _SUDO + script], seconds)
+
+    def mxctl(self, *words: str, seconds: float = SECONDS, ok: bool = True) -> str:
+        """One mxctl command; its output. Fails the test when it does not end with 0, unless ``ok`` is False."""
+        said = self._do([str(PROJECT / ".venv/bin/mxctl"), *words], seconds)
+        assert said.code == 0 or not ok, f"mxctl {' '.join(words)}: {said.code}\n{said.out}{said.err}"
+        return said.out
+
+    def _do(self, command: Sequence[str], seconds: float) -> Said:
         done = subprocess.run(
-            ["bash", "-c", _SUDO + script],
+            command,
             cwd=PROJECT,
             env=self._env,
             capture_output=True,
@@ -39,18 +49,3 @@ class Terminal:
             stdin=subprocess.DEVNULL,
         )
         return Said(done.returncode, done.stdout, done.stderr)
-
-    def mxctl(self, *words: str, seconds: float = SECONDS, ok: bool = True) -> str:
-        """One mxctl command; its output. Fails the test when it does not end with 0, unless ``ok`` is False."""
-        done = subprocess.run(
-            [PROJECT / ".venv/bin/mxctl", *words],
-            cwd=PROJECT,
-            env=self._env,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == 0 or not ok, f"mxctl {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
