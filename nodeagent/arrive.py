@@ -99,7 +99,11 @@ async def _receive_and_restore(case: Case, sock: socket.socket) -> Arrived:
     assert sandbox is not None
     images = case.images(record.copy_here)
     receiver = Receiver(sock, images, most=shutil.disk_usage(images).free)
-    end = await in_thread(case.parts.streams, receiver.run, receiver.stop)
+    try:
+        end = await in_thread(case.parts.streams, receiver.run, receiver.stop)
+    except PeerLost as error:
+        lost = f"node/{_order(case).source} was lost before the whole job had come, because its agent died or the network broke"
+        raise PeerLost(f"{lost}: {error}") from error
     end_at = time.monotonic()
     await case.parts.hooks.at("arrive.received", record.copy_here)
     await case.advance(DestinationStep.RESTORING, started_at=end.started_at, base_cpu_seconds=end.cpu_seconds)

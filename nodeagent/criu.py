@@ -19,6 +19,12 @@ CHECK_SECONDS = 20.0
 STOPPED = "mx-stopped.json"
 """Lies among the images: which processes were stopped before the freeze, so that resuming does not wake them."""
 NOISE = ("RLIMIT_NOFILE", "cgroupd: recv req", "Restoring FAILED", "Dumping FAILED")
+MEANINGS = {
+    "send_fds failed (-22)": "the job uses io_uring, which cannot be moved",
+    "External socket is used": "the job is connected by a unix socket to a process that is not part of it",
+}
+"""What criu's words mean to people who do not know it."""
+SIGNALLED = 128
 COMMON = ("--leave-stopped", "--manage-cgroups=ignore", "--file-locks", "--link-remap", "--tcp-established")
 
 
@@ -50,6 +56,13 @@ def restore_command(images: Path, log: Path) -> list[str]:
     return ["criu", "restore", "-d", "-D", str(images), *COMMON, "-o", str(log)]
 
 
+def failure(code: int, log: Path) -> str:
+    """Why criu ended with the exit code ``code``, in one line; 128 + signal when a signal ended it."""
+    if code > SIGNALLED:
+        return f"was killed by signal {code - SIGNALLED}"
+    return f"ended with {code}: {cause(log)}"
+
+
 def cause(log: Path) -> str:
     """The first of criu's error lines that says why; the later ones are consequences, and some are there at every run."""
     try:
@@ -58,7 +71,9 @@ def cause(log: Path) -> str:
         return "criu wrote no log: is it installed?"
     errors = [line[line.index("Error (") :].strip() for line in lines if "Error (" in line]
     telling = [line for line in errors if not any(noise in line for noise in NOISE)]
-    return [*telling, *errors, "no error in its log"][0]
+    found = [*telling, *errors, "no error in its log"][0]
+    meanings = [meaning for words, meaning in MEANINGS.items() if words in found]
+    return ": ".join([*meanings, found])
 
 
 def write_stopped(images: Path, stopped: list[int]) -> None:

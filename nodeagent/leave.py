@@ -25,6 +25,7 @@ from nodeagent.stream import Sender, in_thread
 log = logging.getLogger(__name__)
 
 RETRY = 0.1  # seconds between two attempts to reach the destination
+FAREWELL = 0.5  # seconds to tell the destination why nothing more comes: the job may stand frozen meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,10 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
         sock = await _connect(case, order, await _size(case))
     with sock:
         async with _deadline(until, order.migration):
-            await case.parts.hooks.at("leave.connected", sandbox.copy)
-            streamed = await _stream_or_abort(case, sandbox, sock, until)
+            async with _telling_why(case, sock):
+                await case.parts.hooks.at("leave.connected", sandbox.copy)
+                streamed = await _freeze_and_stream(case, sandbox, sock, until)
+                await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
             await _send_end(case, sock, streamed)
         return await _verdict(case, sock)
 
@@ -128,12 +131,22 @@ async def _dial(peer: str, timeout: float) -> socket.socket:
     return sock
 
 
-async def _stream_or_abort(case: Case, sandbox: Sandbox, sock: socket.socket, until: float) -> _Streamed:
+@asynccontextmanager
+async def _telling_why(case: Case, sock: socket.socket) -> AsyncIterator[None]:
+    """Before SENT: whatever ends the move, the destination is told, so that its refusal names the true cause."""
     try:
-        return await _freeze_and_stream(case, sandbox, sock, until)
+        yield
     except (AgentError, OSError) as error:
-        await _abort(sock, error, case.parts.config.timing.connect)
+        await _abort(sock, _why(case, str(error)), case.parts.config.timing.connect)
         raise
+    except asyncio.CancelledError:
+        await _abort(sock, _why(case, "the move was called off, or its deadline has passed"), FAREWELL)
+        raise
+
+
+def _why(case: Case, otherwise: str) -> str:
+    """For the destination. What looks like a failure of criu may be that there is nothing to dump any more."""
+    return "the job ended" if case.exit is not None else " ".join(otherwise.split())
 
 
 async def _freeze_and_stream(case: Case, sandbox: Sandbox, sock: socket.socket, until: float) -> _Streamed:
@@ -153,9 +166,9 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, sock: socket.socket, 
         await case.measure()
         files = await sending
         _tell_times(case, frozen_at, dumped_at, before, sender.bytes)
-    except AgentError:
+    except (AgentError, asyncio.CancelledError):
         sender.end_early()  # at the end of a frame, so that the abort can follow
-        await asyncio.wait({sending}, timeout=case.parts.config.timing.connect)
+        await asyncio.wait({sending}, timeout=FAREWELL)
         raise
     finally:
         sending.cancel()
@@ -184,8 +197,7 @@ async def _both_alive(dumping: "asyncio.Task[None]", sending: "asyncio.Task[list
 
 
 async def _send_end(case: Case, sock: socket.socket, streamed: _Streamed) -> None:
-    """SENT is durable before the frame can be on its way."""
-    await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
+    """At SENT only: it is durable before the frame can be on its way."""
     end = End(
         files=streamed.files,
         last_pid=streamed.last_pid,
@@ -206,10 +218,10 @@ async def _verdict(case: Case, sock: socket.socket) -> Running | Refused:
     return answer
 
 
-async def _abort(sock: socket.socket, error: Exception, timeout: float) -> None:
+async def _abort(sock: socket.socket, reason: str, timeout: float) -> None:
     """Best effort: a destination that gets no end frame never restores anyway."""
     try:
-        await send_message(sock, Abort(reason=" ".join(str(error).split())), timeout=timeout)
+        await send_message(sock, Abort(reason=reason), timeout=timeout)
     except PeerLost as lost:
         log.info("the destination was not told: %s", lost)
 

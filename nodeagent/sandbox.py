@@ -219,7 +219,7 @@ class NamespaceSandbox:
         except TimeoutError:
             raise EngineFailed(f"{self.copy.key}: criu {verb} took longer than {deadline} s") from None
         if answer["rc"] != 0:
-            raise EngineFailed(f"{self.copy.key}: criu {verb} ended with {answer['rc']}: {criu.cause(log_file)}")
+            raise EngineFailed(f"{self.copy.key}: criu {verb} {criu.failure(answer['rc'], log_file)}")
         log.debug("%s: criu %s took %.0f ms", self.copy.key, verb, (time.monotonic() - began) * 1000)
 
     async def _call_off(self) -> None:

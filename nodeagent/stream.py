@@ -94,7 +94,7 @@ class Sender:
             self._sweep("pages-")
             self._sweep("")
         except OSError as error:
-            raise PeerLost(f"data channel: images were not sent: {str(error) or 'no answer in time'}") from error
+            raise PeerLost(f"data channel: the destination took no more images: {error.strerror or 'no answer in time'}") from error
         finally:
             for sent in self._files.values():
                 os.close(sent.descriptor)

@@ -187,11 +187,39 @@ async def test_a_job_that_ends_before_it_is_frozen(cluster: Cluster, source: Nod
     ordered = await cluster.order("w", SOURCE, DESTINATION)
     await until(lambda: seen(source, "leave.connected"), "the connection")
     cluster.world.end(uid, 3)
+    assert "the source gave up: the job ended" in await refusal_of(cluster)
     assert not await ordered.decided()
     report = await cluster.reported(SOURCE, "w", ReportPhase.FAILED)
     assert report is not None and report.exit_code == 3
     await cluster.reported(DESTINATION, "w", None)
     assert cluster.world.copies(uid) == []
+
+
+async def test_a_job_that_is_killed_while_it_stands_frozen(cluster: Cluster, source: Node) -> None:
+    source.moments.wait_at["leave.streamed"] = asyncio.Event()
+    uid = await cluster.running("w", SOURCE)
+    ordered = await cluster.order("w", SOURCE, DESTINATION)
+    await until(lambda: seen(source, "leave.streamed"), "the stream")
+    (frozen,) = [shim for shim in cluster.world.shims.values() if shim.copy.uid == uid and shim.job is not None]
+    frozen.end(137)
+    assert "the source gave up: the job ended" in await refusal_of(cluster)
+    assert not await ordered.decided()
+    report = await cluster.reported(SOURCE, "w", ReportPhase.FAILED)
+    assert report is not None and report.exit_code == 137
+
+
+async def refusal_of(cluster: Cluster) -> str:
+    """The reason the destination gives, once it does."""
+    reasons = []
+
+    async def refused() -> bool:
+        claim = await cluster.claim(DESTINATION, "w")
+        if claim is not None and claim.verdict == Verdict.REFUSED:
+            reasons.append(claim.reason)
+        return bool(reasons)
+
+    await until(refused, "the refusal")
+    return reasons[0]
 
 
 async def seen(node: Node, moment: str) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.criu import STOPPED, Criu, cause, dump_command, read_stopped, restore_command, write_stopped
+from nodeagent.criu import STOPPED, Criu, cause, dump_command, failure, read_stopped, restore_command, write_stopped
 from nodeagent.errors import EngineFailed
 
 IMAGES, LOG = Path("/run/mx/images"), Path("/run/mx/log")
@@ -41,6 +41,27 @@ def test_cause_is_the_first_line_that_tells(tmp_path: Path, lines: list[str], ex
     log.write_text("\n".join(lines))
     assert cause(log).startswith(expected)
     assert "no log" in cause(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("pie: 2: Error (criu/pie/parasite.c:588): send_fds failed (-22)", "the job uses io_uring, which cannot be moved: Error ("),
+        ("Error (criu/sk-unix.c:874): unix: External socket is used. Consider", "the job is connected by a unix socket to"),
+    ],
+)
+def test_cause_says_what_is_meant(tmp_path: Path, line: str, expected: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(line)
+    assert cause(log).startswith(expected)
+    assert line.rpartition("Error (")[2] in cause(log)
+
+
+def test_failure_tells_a_signal_from_an_exit_code(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("Error (criu/cr-dump.c:1): no way")
+    assert failure(137, log) == failure(137, tmp_path / "missing") == "was killed by signal 9"
+    assert failure(1, log) == "ended with 1: Error (criu/cr-dump.c:1): no way"
 
 
 def test_stopped_processes_travel_with_the_images(tmp_path: Path) -> None:
