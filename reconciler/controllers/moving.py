@@ -99,12 +99,13 @@ def _move(world: World, job: str, ordered: dict[str, Seen[Placement]]) -> Move:
 
 
 def decide(move: Move, now: datetime) -> Succeed | CallOff | Wait:
-    """What follows from what was seen."""
+    """What follows from what was seen. That the job ended is a better reason than that its destination got nothing of it."""
+    report = move.source_report
+    refused = move.claim is not None and move.claim.verdict == Verdict.REFUSED
+    if (move.claim is None or refused) and report is not None and report.phase in ENDED:
+        return CallOff(JOB_ENDED, f"the job ended on node/{move.order.source} before it could be moved")
     if move.claim is not None:
         return _claimed(move, move.claim)
-    report = move.source_report
-    if report is not None and report.phase in ENDED:
-        return CallOff(JOB_ENDED, f"the job ended on node/{move.order.source} before it could be moved")
     if report is not None and _source_gave_up(move, report):
         return CallOff(REFUSED, f"node/{move.order.source}: {report.move.message if report.move else ''}")
     if not move.destination_ready:

@@ -67,6 +67,7 @@ RUNNING_THERE = report(ReportPhase.RUNNING, epoch=2)
         ({"destination_ready": False}, 0, "NodeNotReady"),
         ({"claim": REFUSED}, 0, "Refused"),
         ({"claim": REFUSED, "destination_ready": False}, 1000, "Refused"),
+        ({"claim": REFUSED, "source_report": report(ReportPhase.FAILED)}, 0, "JobEnded"),
         ({"claim": ACCEPTED}, 0, "wait"),
         ({"claim": ACCEPTED}, 1000, "wait"),
         ({"claim": ACCEPTED, "destination_ready": False}, 1000, "wait"),
