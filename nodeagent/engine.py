@@ -76,8 +76,8 @@ class Sandbox(Protocol):
         """Whether the job stands stopped by a dump or restore and was not resumed."""
         ...
 
-    async def highest_pid(self) -> int:
-        """The highest PID in use in the sandbox's own PID namespace. For a move: ask after the dump, a running job still forks."""
+    async def last_pid(self) -> int:
+        """A PID of its namespace after which many are free. For a move: ask after the dump, a running job still forks."""
         ...
 
     async def usage(self) -> Usage:

@@ -162,7 +162,7 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, sock: socket.socket, 
         await _both_alive(dumping, sending)
         sender.dumped()
         dumped_at, before = time.monotonic(), sender.bytes
-        last_pid = await sandbox.highest_pid()
+        last_pid = await sandbox.last_pid()
         await case.measure()
         files = await sending
         _tell_times(case, frozen_at, dumped_at, before, sender.bytes)

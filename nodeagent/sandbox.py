@@ -168,9 +168,9 @@ class NamespaceSandbox:
             return False
         return (await self._ask("status"))["phase"] in (shim.FROZEN, shim.DUMPING)
 
-    async def highest_pid(self) -> int:
-        """Highest number in use as PID, thread, process group or session in the sandbox's namespace."""
-        return int((await self._ask("status"))["highest"])
+    async def last_pid(self) -> int:
+        """Beyond it many numbers are in use neither as PID nor as thread, process group or session."""
+        return int((await self._ask("status"))["last_pid"])
 
     async def usage(self) -> Usage:
         """From the control groups. After the job's end its CPU time is still told, until ``kill``."""

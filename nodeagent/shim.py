@@ -16,7 +16,7 @@ What always holds:
 
 Requests, each answered by one line {"ok": true, …} or {"ok": false, "error": …}:
     start {command, env, workdir, log, groups}  -> {pid} | {code, error}: why it could not be started, as the shell would say
-    status {}                                   -> {phase, job, criu, highest, stopped, exit}
+    status {}                                   -> {phase, job, criu, last_pid, stopped}
     dump {argv}                                 -> {rc}, when criu has ended; "frozen" from now on, if it succeeded or not
     restore {argv, groups, last_pid}            -> {rc}, likewise; the namespace's last PID is set first, so that criu and its
                                                    children stay clear of the job's PIDs
@@ -37,6 +37,7 @@ from __future__ import annotations  # so that typing need not be imported either
 import contextlib
 import ctypes
 import errno
+import itertools
 import json
 import os
 import resource
@@ -59,6 +60,10 @@ PR_SET_CHILD_SUBREAPER = 36
 
 MAX_LINE = 1 << 20
 """Bytes; the store takes no object above 1 MiB, so no command is longer."""
+CLEAR_PIDS = 1000
+"""More than a criu and its children take."""
+FIRST_AGAIN = 300
+"""Where the kernel goes on after the highest PID there is."""
 CLEAR_SECONDS = 5.0
 """Killed processes are gone in milliseconds unless they hang in the kernel."""
 
@@ -84,6 +89,12 @@ def write(path: str, text: str) -> None:
     """For files of /proc and of cgroups: one write."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def read_int(path: str) -> int:
+    """The number in a file of one line."""
+    with open(path, encoding="utf-8") as file:
+        return int(file.read())
 
 
 def mount(source: str, target: str, kind: str, flags: int) -> None:
@@ -112,18 +123,29 @@ def start_time(pid: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[19])
 
 
-def processes() -> Iterator[tuple[int, str, int]]:
-    """(pid, state, highest number that its threads, group and session use) of everything here but ourselves."""
+def processes() -> Iterator[tuple[int, str, set[int]]]:
+    """(pid, state, numbers that it, its threads, group and session use) of everything here but ourselves."""
     for name in os.listdir("/proc"):
         if not name.isdecimal() or name == "1":
             continue
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
-            threads = [int(thread) for thread in os.listdir(f"/proc/{name}/task")]
+            threads = {int(thread) for thread in os.listdir(f"/proc/{name}/task")}
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended meanwhile
-        yield int(name), fields[0].decode(), max(int(fields[2]), int(fields[3]), *threads, int(name))
+        yield int(name), fields[0].decode(), {int(name), int(fields[2]), int(fields[3]), *threads}
+
+
+def clear_of(used: set[int], limit: int) -> int:
+    """A PID after which many are free, so that a criu that starts there takes none of those in use.
+
+    The highest in use; when that is close to ``limit``, where numbers start again from 300, the one before the widest gap."""
+    highest = max(used, default=1)
+    if limit - highest >= CLEAR_PIDS:
+        return highest
+    numbers = sorted({FIRST_AGAIN - 1, *(number for number in used if number >= FIRST_AGAIN), limit})
+    return max(itertools.pairwise(numbers), key=lambda gap: gap[1] - gap[0])[0]
 
 
 def reset_signals() -> None:
@@ -188,7 +210,7 @@ class Shim:
             "phase": self.phase,
             "job": self.job,
             "criu": self.criu,
-            "highest": max([1, *(highest for _, _, highest in found)]),
+            "last_pid": clear_of({number for _, _, numbers in found for number in numbers}, read_int("/proc/sys/kernel/pid_max")),
             "stopped": self.stopped,
         }
 

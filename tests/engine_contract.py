@@ -45,7 +45,7 @@ async def moved(engine: Engine, old: Sandbox, images: Path) -> Sandbox:
     """A second sandbox, of the next epoch, with the stopped copy; the old one is left stopped too."""
     new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
     await old.dump(images, deadline=DEADLINE)
-    last = await old.highest_pid()
+    last = await old.last_pid()
     await new.restore(images, last_pid=last, deadline=DEADLINE)
     return new
 
@@ -186,7 +186,7 @@ class EngineContract:
         next(directory.glob("core-*.img")).write_bytes(b"garbage")
         new = await engine.create(copy("broken", 2))
         with pytest.raises(EngineFailed):
-            await new.restore(directory, last_pid=await old.highest_pid(), deadline=DEADLINE)
+            await new.restore(directory, last_pid=await old.last_pid(), deadline=DEADLINE)
         assert not await new.frozen()
         assert (await new.usage()).processes == 0
         await new.kill()
@@ -202,7 +202,7 @@ class EngineContract:
         new = await engine.create(copy("short", 2))
         began = time.monotonic()
         with pytest.raises(EngineFailed):
-            await new.restore(directory, last_pid=await old.highest_pid(), deadline=1.0)
+            await new.restore(directory, last_pid=await old.last_pid(), deadline=1.0)
         assert time.monotonic() - began < 5.0
         assert (await new.usage()).processes == 0
         await new.kill()
@@ -232,7 +232,7 @@ class EngineContract:
         usage = await sandbox.usage()
         assert usage.processes == 1
         assert usage.memory > 0
-        assert await sandbox.highest_pid() >= 2
+        assert await sandbox.last_pid() >= 2
 
     async def test_resume_of_a_running_job_changes_nothing(self, engine: Engine) -> None:
         sandbox = await started(engine, copy("resumed"), *LONG)

@@ -343,8 +343,8 @@ class FakeSandbox:
         job = self._alive().job
         return job is not None and job.stopped
 
-    async def highest_pid(self) -> int:
-        self._engine.point("highest_pid")
+    async def last_pid(self) -> int:
+        self._engine.point("last_pid")
         return self._job("look at").last_pid
 
     async def usage(self) -> Usage:

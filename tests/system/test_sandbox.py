@@ -187,7 +187,7 @@ async def test_agent_dies_in_the_middle_of_a_restore(
 ) -> None:
     old = await started(engine, copy("undecided"), *LONG)
     directory = images()
-    last = await old.highest_pid()
+    last = await old.last_pid()
     await old.dump(directory, deadline=DEADLINE)
     _truncate(next(directory.glob("pages-*.img")))  # this restore hangs for ever
     new = await engine.create(copy("undecided", 2))

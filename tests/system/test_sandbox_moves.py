@@ -50,6 +50,14 @@ for i in itertools.count():
     before = anonymous[0]
     while anonymous[0] == before: time.sleep(0.001)
 """
+LATE_PIDS = """
+import itertools, os, pathlib, time
+last = int(pathlib.Path("/proc/sys/kernel/pid_max").read_text()) - 10
+pathlib.Path("/proc/sys/kernel/ns_last_pid").write_text(str(last))
+for _ in range(20):
+    if os.fork() == 0: time.sleep(1000)
+for i in itertools.count(): print(i, flush=True); time.sleep(0.01)
+"""
 SPINNING_C = r"""
 #include <stdio.h>
 #include <time.h>
@@ -71,6 +79,7 @@ JOBS = {
     "threads": ("python3", "-c", THREADS),
     "sockets": ("python3", "-c", SOCKETS),
     "files": ("python3", "-c", FILES),
+    "late-pids": ("python3", "-c", LATE_PIDS),
     "c": ("/shared/spin",),
 }
 
@@ -106,7 +115,7 @@ class Road:
         try:
             async with _timed(self.figures, "dump_ms"):
                 await old.dump(source, deadline=DEADLINE)
-            last = await old.highest_pid()
+            last = await old.last_pid()
             async with _timed(self.figures, "copy_ms"):
                 shutil.copytree(source, target)
             async with _timed(self.figures, "restore_ms"):

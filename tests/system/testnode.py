@@ -242,8 +242,8 @@ class RemoteSandbox:
     async def frozen(self) -> bool:
         return bool(await self._call("frozen"))
 
-    async def highest_pid(self) -> int:
-        return int(await self._call("highest_pid"))
+    async def last_pid(self) -> int:
+        return int(await self._call("last_pid"))
 
     async def usage(self) -> Usage:
         return Usage(**await self._call("usage"))

@@ -138,3 +138,18 @@ async def test_another_process_with_its_pid_is_not_it(run_dir: Path) -> None:
     link = ShimLink(run_dir, read_identity(run_dir), "default/w")
     assert not link.lives
     await link.kill()  # must not kill the test
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [
+        (set(), 1),
+        ({2, 40}, 40),
+        ({2, 31768}, 31768),
+        ({2, 32760}, 299),  # the numbers start again from 300 soon after it
+        ({2, 32760, 301, 20000}, 301),
+        ({2, 32760, 301, 302, 9000}, 9000),
+    ],
+)
+def test_criu_starts_clear_of_the_pids_in_use(used: set[int], expected: int) -> None:
+    assert shim.clear_of(used, 32768) == expected
