@@ -21,12 +21,12 @@ def draw(scene: Scene, seconds: float, title: str) -> RenderableType:
 
 
 def _nodes(scene: Scene) -> Table:
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("node", width=4)
-    table.add_column("runnable", width=_BAR)
-    table.add_column("CPUs", justify="right")
-    table.add_column("memory", justify="right")
-    table.add_column("jobs", overflow="ellipsis", no_wrap=True, width=62)
+    table = _table()
+    table.add_column("node", min_width=4)
+    table.add_column("runnable", min_width=_BAR)
+    table.add_column("CPUs", justify="right", min_width=4)
+    table.add_column("memory", justify="right", min_width=6)
+    table.add_column("jobs", overflow="ellipsis", no_wrap=True, ratio=1)
     for node in scene.nodes:
         table.add_row(
             Text(node.name, style="bold" if node.ready else "red"),
@@ -36,6 +36,11 @@ def _nodes(scene: Scene) -> Table:
             _jobs(node),
         )
     return table
+
+
+def _table() -> Table:
+    """The last column takes what the terminal has left, and is cut there."""
+    return Table(box=None, pad_edge=False, show_edge=False, expand=True)
 
 
 def _bar(demand: float) -> Text:
@@ -53,11 +58,11 @@ def _jobs(node: NodeScene) -> Text:
 
 
 def _moves(scene: Scene) -> Table:
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("moves", width=9)
-    table.add_column("", width=8)
-    table.add_column("frozen", justify="right", width=8)
-    table.add_column("why", overflow="ellipsis", no_wrap=True, width=86)
+    table = _table()
+    table.add_column("moves", min_width=9)
+    table.add_column("", min_width=7)
+    table.add_column("frozen", justify="right", min_width=7)
+    table.add_column("why", overflow="ellipsis", no_wrap=True, ratio=1)
     shown = scene.migrations[-SHOWN_MOVES:]
     for migration in shown:
         table.add_row(migration.spec.job, _way(migration), _freeze(migration), migration.spec.reason)

@@ -63,7 +63,11 @@ class Stage:
         """Show the scene again and again; LabError when ``awaited`` did not happen in time."""
         start = time.monotonic()
         told: set[str] = set()
-        with Live(console=self.console, auto_refresh=False, transient=False) if not self.batch else _NoPicture() as live:
+        with (
+            Live(console=self.console, auto_refresh=False, transient=until is _nodes_ready)
+            if not self.batch
+            else _NoPicture() as live
+        ):
             while True:
                 scene = read_scene(self.informer)
                 elapsed = time.monotonic() - start
