@@ -75,6 +75,7 @@ async def _let_in(case: Case, order: MoveOrder) -> Caller:
     record = case.held
     sandbox = await case.parts.engine.create(record.copy_here)
     case.hold(sandbox)
+    await sandbox.expect()
     await case.parts.hooks.at("arrive.prepared", record.copy_here)
     with case.parts.exchange.expect(record.copy_here, order.ticket) as came:
         caller = await came

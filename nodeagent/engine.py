@@ -64,8 +64,12 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def expect(self) -> None:
+        """Before a restore: does what takes time and needs no images, so that the job need not stand frozen meanwhile."""
+        ...
+
     async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
-        """criu restore; the job is there but stopped. When it fails nothing of the job is left but the shim."""
+        """criu restore, once, after ``expect``; the job is there but stopped. When it fails nothing of it is left but the shim."""
         ...
 
     async def resume(self) -> None:

@@ -142,6 +142,10 @@ class NamespaceSandbox:
                 raise EngineFailed(f"{self.copy.key}: images in {images}: {error}") from error
             raise
 
+    async def expect(self) -> None:
+        """What a restore needs and can be done before the job is frozen."""
+        await self._ask("expect", groups=[str(path) for path in self._group.restoring])
+
     async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
         """criu restore into this empty sandbox; when it fails everything but the shim is killed."""
         log_file = self._link.run_dir / "restore.log"
@@ -150,8 +154,7 @@ class NamespaceSandbox:
         if (phase := (await self._ask("status"))["phase"]) != shim.EMPTY:
             raise EngineFailed(f"{self.copy.key}: cannot restore, the sandbox is {phase}")
         try:
-            groups = [str(path) for path in self._group.restoring]
-            await self._criu("restore", deadline, log_file, argv=argv, groups=groups, last_pid=last_pid)
+            await self._criu("restore", deadline, log_file, argv=argv, last_pid=last_pid)
             await self._ask("restored", groups=[str(path) for path in self._group.throttled], stopped=stopped)
         except BaseException:
             await _despite_cancellation(self._clear())

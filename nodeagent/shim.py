@@ -18,7 +18,9 @@ Requests, each answered by one line {"ok": true, …} or {"ok": false, "error": 
     start {command, env, workdir, log, groups}  -> {pid} | {code, error}: why it could not be started, as the shell would say
     status {}                                   -> {phase, job, criu, last_pid, stopped}
     dump {argv}                                 -> {rc}, when criu has ended; "frozen" from now on, if it succeeded or not
-    restore {argv, groups, last_pid}            -> {rc}, likewise; the namespace's last PID is set first, so that criu and its
+    expect {groups}                             a restore will follow: a child enters these groups now, which takes 15 ms, and
+                                                   starts criu later; so that is not part of the freeze
+    restore {argv, last_pid}                    -> {rc}, likewise; the namespace's last PID is set first, so that criu and its
                                                    children stay clear of the job's PIDs
     restored {groups, stopped}                  -> {pid}: takes the restored tree as the job; "frozen" from now on. It enters the
                                                    groups after the answer: that takes 12 ms, while the caller commits
@@ -60,6 +62,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 MAX_LINE = 1 << 20
 """Bytes; the store takes no object above 1 MiB, so no command is longer."""
+STARTER_SECONDS = 5.0
+"""For a fork; it is a millisecond unless the machine is drowning."""
 CLEAR_PIDS = 1000
 """More than a criu and its children take."""
 FIRST_AGAIN = 300
@@ -185,6 +189,7 @@ class Shim:
         """Those the restored processes still have to enter."""
         self.waiting: socket.socket | None = None
         """Connection to answer when criu has ended."""
+        self.starter: Starter | None = None
 
     # requests
 
@@ -217,18 +222,25 @@ class Shim:
     def dump(self, connection: socket.socket, argv: list[str]) -> None:
         self.must_be(RUNNING)
         self.stopped = [pid for pid, state, _ in processes() if state == "T"]
-        self.start_criu(connection, DUMPING, argv, [])
-
-    def restore(self, connection: socket.socket, argv: list[str], groups: list[str], last_pid: int) -> None:
-        self.must_be(EMPTY)
-        write("/proc/sys/kernel/ns_last_pid", str(last_pid))
-        self.start_criu(connection, RESTORING, argv, groups)
-
-    def start_criu(self, connection: socket.socket, phase: str, argv: list[str], groups: list[str]) -> None:
         pid = os.fork()
         if pid == 0:
-            become_criu(self.run_dir, argv, groups)
-        self.criu, self.phase, self.waiting = pid, phase, connection
+            become_criu(self.run_dir, argv)
+        self.criu, self.phase, self.waiting = pid, DUMPING, connection
+
+    def expect(self, groups: list[str]) -> Answer:
+        self.must_be(EMPTY)
+        if self.starter is not None:
+            raise Refused("a restore is expected already")
+        self.starter = Starter(self.run_dir, groups)
+        return {}
+
+    def restore(self, connection: socket.socket, argv: list[str], last_pid: int) -> None:
+        self.must_be(EMPTY)
+        starter, self.starter = self.starter, None
+        if starter is None:
+            raise Refused("no restore was expected")
+        write("/proc/sys/kernel/ns_last_pid", str(last_pid))
+        self.criu, self.phase, self.waiting = starter.start(argv), RESTORING, connection
 
     def abort(self, force: bool = False) -> Answer:
         """With its file size limit at 0 criu's next write fails, and it detaches from the job as after any error.
@@ -274,7 +286,7 @@ class Shim:
     def clear(self) -> Answer:
         if os.getpid() != 1:
             raise Refused("not pid 1 of a namespace: this would kill everything on the machine")
-        self.job, self.phase, self.stopped = None, EMPTY, []
+        self.job, self.phase, self.stopped, self.starter = None, EMPTY, [], None
         deadline = time.monotonic() + CLEAR_SECONDS
         while list(processes()):
             if time.monotonic() > deadline:
@@ -350,13 +362,65 @@ def become_job(problem: int, command: list[str], env: dict[str, str], workdir: s
         os._exit(127)
 
 
-def become_criu(run_dir: str, argv: list[str], groups: list[str]) -> NoReturn:
+class Starter:
+    """A child in its control groups, whose own child will be criu. It must be gone before criu needs its PID for the job."""
+
+    def __init__(self, run_dir: str, groups: list[str]) -> None:
+        self._channel, theirs = socket.socketpair()
+        self._channel.settimeout(STARTER_SECONDS)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._channel.close()
+            become_starter(theirs, run_dir, groups)
+        theirs.close()
+
+    def start(self, argv: list[str]) -> int:
+        """The PID of criu, which then is a child of ours, as we are pid 1. Refused when the starter is dead or stuck."""
+        try:
+            with self._channel as channel:
+                channel.sendall(json.dumps(argv).encode() + b"\n")
+                said = channel.recv(4096)
+                if not said.isdigit():
+                    raise Refused(f"criu was not started: {said.decode(errors='replace') or 'its starter is gone'}")
+                os.waitpid(self.pid, 0)
+                channel.sendall(b"g")
+        except OSError as error:
+            raise Refused(f"criu was not started: {error}") from error
+        return int(said)
+
+
+def become_starter(channel: socket.socket, run_dir: str, groups: list[str]) -> NoReturn:
+    """In the child: never returns. Ends without a trace when the shim does."""
+    try:
+        reset_signals()
+        try:
+            enter_groups(groups)
+        except OSError as error:
+            channel.recv(1)
+            channel.sendall(str(error).encode())
+            raise
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            data = channel.recv(65536)
+            if not data:
+                os._exit(0)
+            line += data
+        pid = os.fork()
+        if pid == 0:
+            if channel.recv(1) == b"g":
+                become_criu(run_dir, json.loads(line))
+            os._exit(127)
+        channel.sendall(str(pid).encode())
+    finally:
+        os._exit(0)
+
+
+def become_criu(run_dir: str, argv: list[str]) -> NoReturn:
     """In the child: never returns. What criu says before it has opened its log goes to RUN_DIR/criu.out."""
     try:
         os.setsid()
         reset_signals()
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that abort makes writes fail instead of killing it
-        enter_groups(groups)
         output = os.open(run_dir + "/criu.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -388,6 +452,7 @@ def obey(shim: Shim, connection: socket.socket, line: bytes) -> None:
             return
         verbs: dict[str, Any] = {
             "start": shim.start,
+            "expect": shim.expect,
             "status": shim.status,
             "abort": shim.abort,
             "restored": shim.restored,

@@ -44,6 +44,7 @@ async def started(engine: Engine, which: Copy, *command: str) -> Sandbox:
 async def moved(engine: Engine, old: Sandbox, images: Path) -> Sandbox:
     """A second sandbox, of the next epoch, with the stopped copy; the old one is left stopped too."""
     new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
+    await new.expect()
     await old.dump(images, deadline=DEADLINE)
     last = await old.last_pid()
     await new.restore(images, last_pid=last, deadline=DEADLINE)
@@ -185,6 +186,7 @@ class EngineContract:
         await old.dump(directory, deadline=DEADLINE)
         next(directory.glob("core-*.img")).write_bytes(b"garbage")
         new = await engine.create(copy("broken", 2))
+        await new.expect()
         with pytest.raises(EngineFailed):
             await new.restore(directory, last_pid=await old.last_pid(), deadline=DEADLINE)
         assert not await new.frozen()
@@ -200,6 +202,7 @@ class EngineContract:
         pages = next(directory.glob("pages-*.img"))
         pages.write_bytes(pages.read_bytes()[:4096])
         new = await engine.create(copy("short", 2))
+        await new.expect()
         began = time.monotonic()
         with pytest.raises(EngineFailed):
             await new.restore(directory, last_pid=await old.last_pid(), deadline=1.0)

@@ -94,6 +94,7 @@ class Shim:
         self.world, self.node, self.copy = world, node, copy
         self.job: Job | None = None
         self.exit: Exit | None = None
+        self.expects = False
         self.alive = True
         self.ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -309,9 +310,16 @@ class FakeSandbox:
         (images / "core-1.img").write_text(json.dumps({"job": job.to_data(), "pages": len(pages), "crc32": zlib.crc32(pages)}))
         (images / "inventory.img").write_text("fake")
 
+    async def expect(self) -> None:
+        await self._engine.at("expect", self.copy)
+        self._empty().expects = True
+
     async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
         await self._engine.at("restore", self.copy)
         shim = self._empty()
+        if not shim.expects:
+            raise EngineFailed(f"{self.copy.key}: no restore was expected")
+        shim.expects = False
         try:
             core = json.loads((images / "core-1.img").read_bytes())
             pages = (images / "pages-1.img").read_bytes()

@@ -191,6 +191,7 @@ async def test_agent_dies_in_the_middle_of_a_restore(
     await old.dump(directory, deadline=DEADLINE)
     _truncate(next(directory.glob("pages-*.img")))  # this restore hangs for ever
     new = await engine.create(copy("undecided", 2))
+    await new.expect()
     restore = asyncio.ensure_future(new.restore(directory, last_pid=last, deadline=DEADLINE))
     await eventually(lambda: "criu restore" in node.run("ps", "-eo", "args="))
     again = await restarted()

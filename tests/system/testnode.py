@@ -233,6 +233,9 @@ class RemoteSandbox:
     async def dump(self, images: Path, *, deadline: float) -> None:
         await self._call("dump", images=self._inside(images), deadline=deadline)
 
+    async def expect(self) -> None:
+        await self._call("expect")
+
     async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
         await self._call("restore", images=self._inside(images), last_pid=last_pid, deadline=deadline)
 
