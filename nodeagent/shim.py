@@ -255,8 +255,7 @@ class Shim:
 
     def restored(self, groups: list[str], stopped: list[int]) -> Answer:
         self.must_be(RESTORING)
-        with open("/proc/self/task/1/children") as file:
-            children = [int(pid) for pid in file.read().split()]
+        children = self.children()
         if self.criu is not None or len(children) != 1:
             raise Refused(f"criu left {len(children)} children behind, not 1")
         self.job, self.phase, self.stopped, self.groups = children[0], FROZEN, stopped, groups
@@ -324,10 +323,18 @@ class Shim:
             if pid == self.criu:
                 self.criu_ended(exit_code(status))
 
+    def children(self) -> list[int]:
+        """Ours; the job's first process keeps its own orphans."""
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+
     def criu_ended(self, code: int) -> None:
         self.criu = None
         if self.phase == DUMPING:
             self.phase = FROZEN  # whether it is frozen or was left running by a failed criu, thaw puts it right
+            for pid in self.children():
+                if pid != self.job:  # a criu that was killed leaves those it tries the kernel with; they would sleep for ever
+                    os.kill(pid, signal.SIGKILL)
         connection, self.waiting = self.waiting, None
         if connection is not None:
             answer(connection, {"ok": True, "rc": code})

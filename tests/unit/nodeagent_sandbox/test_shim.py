@@ -18,7 +18,8 @@ ENV = {"PATH": "/usr/bin:/bin"}
 
 
 def serve(run_dir: str) -> None:
-    """In a child: what pid 1 does after its mounts are made."""
+    """In a child: what pid 1 does after its mounts are made. Like pid 1 it inherits orphans."""
+    shim.libc_call("prctl", shim.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     shim.serve(shim.Shim(run_dir), shim.listen(run_dir))
 
 
@@ -153,3 +154,18 @@ async def test_another_process_with_its_pid_is_not_it(run_dir: Path) -> None:
 )
 def test_criu_starts_clear_of_the_pids_in_use(used: set[int], expected: int) -> None:
     assert shim.clear_of(used, 32768) == expected
+
+
+async def test_what_a_killed_criu_leaves_behind_is_killed(
+    run_dir: Path, link: ShimLink, process: multiprocessing.process.BaseProcess
+) -> None:
+    answer = await link.ask("start", **job(run_dir, "sleep", "600"))
+    dump = await link.ask("dump", argv=["sh", "-c", "sleep 600 & kill -9 $$"])
+    assert dump["rc"] == 137
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    async with asyncio.timeout(10):
+        while children.read_text().split() != [str(answer["pid"])]:  # noqa: ASYNC110 - another process's children
+            await asyncio.sleep(0.005)
+    await link.ask("signal", number=9)
+    async with asyncio.timeout(10):
+        await link.wait()
