@@ -3,10 +3,11 @@
 from enum import StrEnum
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from crds.meta import Column, Model, Name, Resource, Status, Time
 from crds.quantity import Cpu, Duration, Memory, human_memory
+from crds.wording import shorten
 
 SCHEDULED = "Scheduled"
 RUNNING = "Running"
@@ -87,6 +88,30 @@ class JobSpec(Model):
     termination_grace: Duration = 10.0
     """Between SIGTERM and SIGKILL when the job is deleted."""
 
+    @field_validator("command")
+    @classmethod
+    def _is_text(cls, value: list[str]) -> list[str]:
+        if any("\0" in word for word in value):
+            raise ValueError("a program can be given no NUL characters")
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _are_variables(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not name or "=" in name or "\0" in name:
+                raise ValueError(f'"{name}" is no name of a variable: it must not be empty nor contain "=" or NUL')
+            if "\0" in text:
+                raise ValueError(f"{name}: a program can be given no NUL characters")
+        return value
+
+    @field_validator("workdir")
+    @classmethod
+    def _is_absolute(cls, value: str) -> str:
+        if not value.startswith("/") or "\0" in value:
+            raise ValueError(f'"{value}" is no directory of a node: it must begin with "/", e.g. /shared/work')
+        return value
+
 
 class Move(Model):
     """One finished move of the job."""
@@ -150,7 +175,7 @@ class Job(Resource):
         Column("MOVES", lambda j: str(j.status.move_count)),
         Column("EXIT", lambda j: "-" if j.status.exit_code is None else str(j.status.exit_code)),
         Column("MEMORY", lambda j: human_memory(j.status.memory) if j.status.memory else "-", wide=True),
-        Column("REASON", lambda j: j.status.reason or "-", wide=True),
+        Column("REASON", lambda j: shorten(j.status.message or j.status.reason, 80) or "-", wide=True),
         Column("COMMAND", lambda j: " ".join(j.spec.command).replace("\n", " ")[:60], wide=True),
     )
 

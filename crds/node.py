@@ -16,7 +16,7 @@ HEARTBEAT = "HeartbeatReceived"
 NO_HEARTBEAT = "HeartbeatLost"
 NEVER_SEEN = "NeverSeen"
 
-Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$", to_lower=True)]
+Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$", to_lower=True)]
 
 
 class Taint(Model):

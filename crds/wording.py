@@ -133,6 +133,7 @@ _WORDS: dict[str, Callable[[Mapping[str, Any], type[BaseModel] | None], str]] = 
     "enum": _choice,
     "string_pattern_mismatch": _pattern,
     "too_short": lambda error, model: "must not be empty",
+    "string_too_long": lambda error, model: f"must have at most {error['ctx']['max_length']} characters, not {len(error['input'])}",
     "greater_than_equal": _limit("at least", "ge"),
     "greater_than": _limit("more than", "gt"),
     "less_than_equal": _limit("at most", "le"),

@@ -111,7 +111,8 @@ class _Composer:
 
     def _alias(self, event: Any, path: Path) -> Any:
         if event.anchor not in self._anchors:
-            raise BrokenText(_line(event), f"broken YAML: *{event.anchor} stands before the end of its anchor &{event.anchor}")
+            why = f"broken YAML: *{event.anchor} stands for nothing: no &{event.anchor} ends before it in its document"
+            raise BrokenText(_line(event), why)
         value, size = self._anchors[event.anchor]
         self._out.size += size
         return value

@@ -45,6 +45,12 @@ def errors(text: str) -> list[str]:
         (JOB.replace("[x]", "[]"), "f:5: spec.command: must not be empty"),
         (JOB.replace("[x]", "x"), 'f:5: spec.command: must be a list, not the text "x"'),
         (NODE + "spec:\n  taints:\n  - key: a\n  - value: b\n", "f:7: spec.taints[1].key: is missing"),
+        (JOB + "  env: {A=B: x}\n", 'f:6: spec.env: "A=B" is no name of a variable: it must not be empty nor contain "=" or NUL'),
+        (JOB + "  env: {'': x}\n", 'f:6: spec.env: "" is no name of a variable: '),
+        (JOB + '  env: {A: "b\\0"}\n', "f:6: spec.env: A: a program can be given no NUL characters"),
+        (JOB + '  workdir: work\n', 'f:6: spec.workdir: "work" is no directory of a node: it must begin with "/"'),
+        (JOB.replace("[x]", '["a\\0"]'), "f:5: spec.command: a program can be given no NUL characters"),
+        (NODE.replace("n1", "n" * 64), "f:3: metadata.name: must have at most 63 characters, not 64"),
         (NODE + "spec: {mac: 52:54}\n", 'f:4: spec.mac: "52:54" is no MAC address; write e.g. 52:54:00:77:00:01'),
         (NODE.replace("n1", "N_1"), 'f:3: metadata.name: "N_1" is no name: lower-case letters, digits, "-" and "." only, at most 63, a letter or digit first and last'),
         (NODE.replace("name: n1", "labels: {}"), "f:3: metadata.name: is missing"),
@@ -70,8 +76,8 @@ def errors(text: str) -> list[str]:
         ("a: b: c\n", "f:1: broken YAML: mapping values are not allowed in this context"),
         ("a:\n\t- b\n", "f:2: broken YAML: found character that cannot start any token, while scanning for the next token from line 2"),
         ("a: 'b\n", "f:2: broken YAML: found unexpected end of stream, while scanning a quoted scalar from line 1"),
-        ("a: *b\n", "f:1: broken YAML: *b stands before the end of its anchor &b"),
-        ("a: &a [*a]\n", "f:1: broken YAML: *a stands before the end of its anchor &a"),
+        ("a: *b\n", "f:1: broken YAML: *b stands for nothing: no &b ends before it in its document"),
+        ("a: &a [*a]\n", "f:1: broken YAML: *a stands for nothing: no &a ends before it in its document"),
         ("a: \x07\n", "f:1: broken YAML: "),
         ("? [a]\n: b\n", "f:1: a name of a field must be text"),
         ("[" * 60, "f:1: nested more than 50 levels deep"),
@@ -151,7 +157,13 @@ def test_data_is_what_was_written_and_nothing_else() -> None:
     assert document.obj.spec.taints == []
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
+        min_size=1,
+        max_size=4,
+    )
+)
 @example(["0E0", "1e3", "0o17", "-.5", "1.e5", "0x1F", "017", "1_000", "12:30", "yes", "~"])
 def test_any_command_survives_dump_and_parse(command: list[str]) -> None:
     job = Job.model_validate({"metadata": {"name": "w", "labels": {"a": "true"}}, "spec": {"command": command}})

@@ -14,7 +14,7 @@ import crds
 from crds import keys, states
 from crds.job import Job
 from crds.meta import Model, Resource, Status
-from crds.node import Node
+from crds.node import Node, NodeSpec
 from crds.registry import BY_WORD, KINDS, find_kind
 
 
@@ -112,3 +112,17 @@ def test_no_word_means_two_kinds() -> None:
     assert find_kind("Jobs") is Job
     with pytest.raises(KeyError, match="nodes"):
         find_kind("pod")
+
+
+def test_a_mac_is_one_address_in_any_case_of_letters() -> None:
+    assert NodeSpec(mac="52:54:00:AB:cd:0F").mac == "52:54:00:ab:cd:0f"
+
+
+def test_the_wide_reason_of_a_job_says_what_is_the_matter_now() -> None:
+    [reason] = [column.text for column in Job.COLUMNS if column.title == "REASON"]
+    job = Job.model_validate({"metadata": {"name": "w"}, "spec": {"command": ["x"]}})
+    assert reason(job) == "-"
+    job.status.reason = "cheapest of 3 nodes"
+    assert reason(job) == "cheapest of 3 nodes"
+    job.status.message = "exit code 3"
+    assert reason(job) == "exit code 3"
