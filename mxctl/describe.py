@@ -40,6 +40,8 @@ def describe(settings: Settings, words: tuple[str, ...]) -> int:
             if number:
                 click.echo("")
             click.echo("\n".join(describe_lines(obj, await _events_of(session, obj))))
+        for data in found.raw:
+            click.echo(dump_data(data), nl=False)
         for error in found.errors:
             for line in tell(error):
                 click.echo(line, err=True)

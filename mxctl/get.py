@@ -15,7 +15,7 @@ from mxctl.core.targets import Target, complete_kinds, parse_selector, parse_tar
 from mxctl.core.verb import Verb
 from mxctl.core.watching import watching
 from mxctl.output.expression import Expression
-from mxctl.output.formats import Format, OutputType, cells, custom_columns, render
+from mxctl.output.formats import Format, OutputType, cells, custom_columns, render, render_data
 from mxctl.output.rows import Rows, sort_key
 from mxctl.output.table import Table
 from store.kv import KeyValue
@@ -131,6 +131,9 @@ async def _once(session: Session, wish: Wish) -> int:
         click.echo(_nothing(session, wish), err=True)
     elif objects or not wish.named:
         click.echo("\n".join(_text(objects, wish)), nl=wish.form.tabular)
+    if found.raw and wish.form.kind in ("yaml", "json", "jsonpath"):
+        for data in found.raw:  # what is broken is shown as it is, so that it can be seen and repaired
+            click.echo(render_data([data], wish.form, single=True), nl=False)
     for error in found.errors:
         for line in tell(error):
             click.echo(line, err=True)

@@ -4,12 +4,15 @@ Error: cluster.yaml:3: spec.mak: unknown field; did you mean "mac"?
 Error from server (NotFound): job/w does not exist
 """
 
+import errno
 from collections.abc import Iterator
 
 from store.errors import AlreadyExists, Fenced, Gone, Invalid, NotFound, StoreError
 
 FAILED = 1
 INTERRUPTED = 130
+
+_OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # EPIPE is click's: it ends the command quietly
 
 _REASONS: tuple[type[StoreError], ...] = (NotFound, AlreadyExists, Fenced, Gone, Invalid)
 
@@ -34,6 +37,8 @@ def tell(error: BaseException) -> Iterator[str]:
     elif isinstance(error, StoreError):
         reason = next((kind.__name__ for kind in _REASONS if isinstance(error, kind)), type(error).__name__)
         yield f"Error from server ({reason}): {error}"
+    elif isinstance(error, OSError) and error.errno in _OUTPUT_FAILS:
+        yield f"Error: the output cannot be written: {error.strerror}"
     else:
         raise error
 

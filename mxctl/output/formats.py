@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from crds.codec import dump_documents
+from crds.codec import dump_data
 from crds.meta import API_VERSION, Resource
 from mxctl.core.failures import Failure
 from mxctl.output.expression import Expression, Template, as_text
@@ -62,9 +62,14 @@ def render(objects: Sequence[Resource], form: Format, *, single: bool) -> str:
     """The text of all formats but the tabular ones. ``single``: one object was named, so it is not wrapped into a list."""
     if form.kind == "name":
         return "".join(f"{obj.KIND.lower()}/{obj.name}\n" for obj in objects)
+    return render_data([obj.to_data() for obj in objects], form, single=single)
+
+
+def render_data(documents: Sequence[dict[str, Any]], form: Format, *, single: bool) -> str:
+    """The same for plain data: yaml, json and jsonpath."""
     if form.kind == "yaml":
-        return dump_documents(objects)
-    data = objects[0].to_data() if single else {"apiVersion": API_VERSION, "kind": "List", "items": [o.to_data() for o in objects]}
+        return "---\n".join(map(dump_data, documents))
+    data = documents[0] if single else {"apiVersion": API_VERSION, "kind": "List", "items": list(documents)}
     if form.kind == "json":
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     return Template(form.detail).render(data)

@@ -146,6 +146,22 @@ def test_a_broken_object_is_warned_of_and_hides_nothing(filled: Terminal) -> Non
     assert said.err.startswith("Warning: job/bad: the stored value is broken")
 
 
+def test_a_broken_object_that_is_named_is_shown_as_it_is(filled: Terminal) -> None:
+    raw = {"kind": "Job", "spec": 3, "status": {"conditions": [{"type": "Valid", "status": "False"}]}}
+    filled.put(keys.object_key(Job, "bad", "default"), json.dumps(raw).encode())
+    said = filled.run("get", "job", "bad", "-o", "jsonpath={.status.conditions[0].type}")
+    assert (said.code, said.out) == (1, "Valid")
+    assert said.err.startswith("Error from server (Invalid): job/bad: the stored value is broken")
+    assert yaml.safe_load(filled.run("get", "job", "bad", "-o", "yaml").out) == raw
+    assert json.loads(filled.run("get", "job", "bad", "-o", "json").out) == raw
+    assert filled.run("get", "job", "bad").out == ""
+    said = filled.run("describe", "job", "bad")
+    assert said.code == 1
+    assert "type: Valid" in said.out
+    filled.put(keys.object_key(Job, "bad", "default"), b"[" * 5)
+    assert filled.run("get", "job", "bad", "-o", "yaml").out == ""
+
+
 def test_without_a_reconciler_what_is_shown_may_be_old(filled: Terminal) -> None:
     filled.leave_unled()
     said = filled.run("get", "nodes")

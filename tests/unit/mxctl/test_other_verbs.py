@@ -1,5 +1,6 @@
 """describe, events, config, version, completion and --help."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -161,3 +162,13 @@ def test_an_unknown_verb_is_one_of_our_errors(terminal: Terminal) -> None:
     said = terminal.run("gett")
     assert said.code == 1
     assert "gett" in said.err
+
+
+def test_output_that_cannot_be_written_is_one_line(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mxctl.get._text", full)
+    terminal.create(job())
+    said = terminal.run("get", "jobs")
+    assert (said.code, said.out, said.err) == (1, "", "Error: the output cannot be written: No space left on device\n")
