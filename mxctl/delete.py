@@ -41,8 +41,8 @@ class Victim:
 
     @property
     def words(self) -> str:
-        """``job "w"``."""
-        return f'{self.identity.kind.lower()} "{self.identity.name}"'
+        """``job/w``."""
+        return self.identity.label
 
 
 @click.command(cls=Verb, examples=EXAMPLES, short_help="Delete objects")

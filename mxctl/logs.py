@@ -87,6 +87,8 @@ def _absent(job: Job, path: Path) -> str:
     if job.status.phase in (JobPhase.PENDING, JobPhase.STARTING):
         why = f" ({job.status.message or job.status.reason})" if job.status.message or job.status.reason else ""
         return f"{job.label} has not been started yet: it is {job.status.phase}{why}; wait for it with mxctl logs -f"
+    if ended(job) and job.status.phase == JobPhase.FAILED:
+        return f"{job.label} printed nothing, it failed before it could: {job.status.message}"
     return f"{job.label} is {job.status.phase}, but its output is not there: {path}"
 
 

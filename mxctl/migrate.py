@@ -7,6 +7,7 @@ from crds.keys import object_key
 from crds.migration import Migration, MigrationPhase
 from crds.node import Node
 from mxctl.core.failures import Failure
+from mxctl.core.jobs import ended
 from mxctl.core.moves import ENDED, failure, new_migration, success
 from mxctl.core.session import Session, run, warn_if_unled
 from mxctl.core.settings import Settings
@@ -49,6 +50,8 @@ def migrate(settings: Settings, /, job: str, node: str | None, wait: bool, timeo
 
 async def _ask(session: Session, name: str, node: str | None, reason: str) -> Migration:
     job = await session.store.get(Job, name, session.namespace)
+    if ended(job):
+        raise Failure(f"{job.label} cannot be moved: it has ended ({job.status.phase})")
     if node:
         await session.store.get(Node, node)
     wish = new_migration(job.name, job.namespace, to=node, requested_by="user", reason=reason)

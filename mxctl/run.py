@@ -6,8 +6,11 @@ from pathlib import PurePath
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
+from crds.document import find_problems
 from crds.job import Job
+from crds.node import Node
 from mxctl.core.failures import FAILED, Failure
 from mxctl.core.jobs import ended, exit_code, job_key, same_job
 from mxctl.core.session import Session, warn_if_unled
@@ -64,7 +67,11 @@ def _job(command: tuple[str, ...], namespace: str, options: dict[str, Any]) -> J
     if options["workdir"]:
         spec["workdir"] = options["workdir"]
     name = options["name"] or _name_for(command[0])
-    return Job.model_validate({"metadata": {"name": name, "namespace": namespace, "labels": dict(options["label"])}, "spec": spec})
+    metadata = {"name": name, "namespace": namespace, "labels": dict(options["label"])}
+    try:
+        return Job.model_validate({"metadata": metadata, "spec": spec})
+    except ValidationError as error:
+        raise Failure(*map(str, find_problems(error, Job))) from error
 
 
 def _name_for(program: str) -> str:
@@ -74,6 +81,8 @@ def _name_for(program: str) -> str:
 
 
 async def _run(session: Session, job: Job, wait: bool, timeout: float | None) -> int:
+    if job.spec.placement.node:  # only apply may be ahead of the node's own file
+        await session.store.get(Node, job.spec.placement.node)
     job = await session.store.create(job)
     click.echo(f"{job.label} created")
     await warn_if_unled(session)

@@ -63,7 +63,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"etcd:        {found['etcd']}")
         lines.append(f"Reconciler:  {found['reconciler'] or 'none is leading'}")
         lines += [
-            f"Agent {node}:  {a['mx']} (criu {a['criu'] or 'does not work'}, Linux {a['kernel']})"
+            f"{f'Agent {node}:':<12} {a['mx']} (criu {a['criu'] or 'does not work'}, Linux {a['kernel']})"
             for node, a in found["agents"].items()
         ]
     return lines

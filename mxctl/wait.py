@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import click
 
 from crds import keys
-from crds.meta import CLUSTER_SCOPE, Resource, Truth, find_condition
+from crds.meta import CLUSTER_SCOPE, Resource, Truth
 from mxctl.core.failures import Failure
 from mxctl.core.reading import read
 from mxctl.core.session import Session, run, warn_if_unled
@@ -92,7 +92,7 @@ def _condition(name: str, value: str, text: str) -> Goal:
 
     def missing(obj: Resource | None) -> Answer:
         conditions = getattr(getattr(obj, "status", None), "conditions", [])
-        found = find_condition(conditions, name)
+        found = next((condition for condition in conditions if condition.type.lower() == name.lower()), None)  # as kubectl
         if found is None:
             return f"it has no condition {name} yet"
         why = ": ".join(filter(None, (found.reason, found.message)))

@@ -115,7 +115,7 @@ def test_the_namespace_of_the_command_line(terminal: Terminal) -> None:
 def test_delete_what_a_file_declares(terminal: Terminal) -> None:
     terminal.run("apply", "-f", "-", stdin=f"{NODE % ('n1', '01')}---\n{JOB}")
     said = terminal.run("delete", "-f", "-", "--wait=false", stdin=f"{NODE % ('n1', '01')}---\n{JOB}")
-    assert (said.code, said.out) == (0, 'job "w" is being deleted\nnode "n1" deleted\n')
+    assert (said.code, said.out) == (0, "job/w is being deleted\nnode/n1 deleted\n")
     assert terminal.do(lambda store: store.get(Job, "w")).metadata.deletion_timestamp is not None
 
 

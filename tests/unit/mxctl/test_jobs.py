@@ -27,6 +27,7 @@ def end(phase: JobPhase, code: int | None) -> Any:
 
 
 def test_run_makes_a_job_of_what_was_typed(terminal: Terminal) -> None:
+    terminal.create(node())
     said = terminal.run(
         "run", "--name", "w", "--on", "n1", "--pin", "--cpu", "500m", "--memory", "512Mi", "--env", "A=b=c", "--label", "app=sim",
         "--workdir", "/shared/w", "--", "python3", "-c", "print(1)\nprint(2)",
@@ -42,6 +43,18 @@ def test_run_makes_a_job_of_what_was_typed(terminal: Terminal) -> None:
 def test_run_takes_options_up_to_the_program_only(terminal: Terminal) -> None:
     assert terminal.run("run", "--name", "w", "ls", "--name", "x").code == 0
     assert terminal.do(lambda store: store.get(Job, "w")).spec.command == ["ls", "--name", "x"]
+
+
+def test_run_on_a_node_that_is_not_there(terminal: Terminal) -> None:
+    said = terminal.run("run", "--name", "w", "--on", "n9", "--", "true")
+    assert (said.code, said.out, said.err) == (1, "", "Error from server (NotFound): node/n9 does not exist\n")
+    assert terminal.run("get", "job", "w").code == 1
+
+
+def test_run_refuses_what_no_node_could_start(terminal: Terminal) -> None:
+    said = terminal.run("run", "--workdir", "work", "--", "true")
+    assert (said.code, said.out) == (1, "")
+    assert said.err == 'Error: spec.workdir: "work" is no directory of a node: it must begin with "/", e.g. /shared/work\n'
 
 
 def test_run_names_the_job_after_the_program(terminal: Terminal) -> None:
@@ -113,6 +126,11 @@ def test_wait_until_it_is_so(terminal: Terminal, goal: str) -> None:
     terminal.create(job())
     said = terminal.run("wait", "job/w", f"--for={goal}", meanwhile=begin)
     assert (said.code, said.out) == (0, "job/w condition met\n")
+
+
+def test_wait_takes_a_condition_in_any_case_of_letters(terminal: Terminal) -> None:
+    terminal.create(job())
+    assert terminal.run("wait", "job/w", "--for=condition=running=true", meanwhile=begin).code == 0
 
 
 def test_wait_says_what_was_missing(terminal: Terminal) -> None:
@@ -188,6 +206,18 @@ def test_the_tail_of_logs(terminal: Terminal, written: Path, count: int, last: s
     assert terminal.run("logs", "w", f"--tail={count}").out == "".join(lines[len(lines) - min(count, len(lines)) :])
 
 
+def test_logs_of_a_job_that_failed_before_it_could_print(terminal: Terminal) -> None:
+    terminal.create(job())
+
+    def fail(found: Job) -> None:
+        found.status.phase, found.status.message = JobPhase.FAILED, "working directory /nowhere: No such file or directory"
+
+    terminal.status(Job, "w", fail)
+    said = terminal.run("logs", "w")
+    why = "job/w printed nothing, it failed before it could: working directory /nowhere: No such file or directory"
+    assert (said.code, said.out, said.err) == (1, "", f"Error: {why}\n")
+
+
 def test_following_prints_everything_once_and_ends_with_the_job(terminal: Terminal) -> None:
     terminal.create(job())
 
@@ -242,7 +272,7 @@ def test_delete_waits_until_the_job_is_gone(terminal: Terminal) -> None:
         await store.remove_finalizer(made, STOP_FINALIZER)
 
     said = terminal.run("delete", "job", "w", meanwhile=stop)
-    assert (said.code, said.out) == (0, 'job "w" deleted\n')
+    assert (said.code, said.out) == (0, "job/w deleted\n")
 
 
 def test_delete_gives_up_and_says_why(terminal: Terminal) -> None:
@@ -250,13 +280,13 @@ def test_delete_gives_up_and_says_why(terminal: Terminal) -> None:
     terminal.status(Job, "w", lambda found: setattr(found.status, "message", "node n1 is not Ready"))
     said = terminal.run("delete", "job/w", "--timeout=50ms")
     assert said.code == 1
-    assert said.err == 'Error: job "w" is still being deleted after 0.05 s: it waits for mx/stop (node n1 is not Ready)\n'
+    assert said.err == "Error: job/w is still being deleted after 0.05 s: it waits for mx/stop (node n1 is not Ready)\n"
 
 
 def test_delete_what_is_not_there(terminal: Terminal) -> None:
     terminal.create(node())
     said = terminal.run("delete", "node", "n9", "n1")
-    assert (said.code, said.out, said.err) == (1, 'node "n1" deleted\n', "Error from server (NotFound): node/n9 does not exist\n")
+    assert (said.code, said.out, said.err) == (1, "node/n1 deleted\n", "Error from server (NotFound): node/n9 does not exist\n")
     assert terminal.run("delete", "node", "n9", "--ignore-not-found").code == 0
 
 
@@ -264,7 +294,7 @@ def test_delete_needs_names_or_all(terminal: Terminal) -> None:
     terminal.create(node("n1"), node("n2"))
     assert terminal.run("delete", "nodes").err == "Error: name the nodes to delete, or add --all or -l\n"
     assert terminal.run("delete").code == 1
-    assert terminal.run("delete", "nodes", "--all").out == 'node "n1" deleted\nnode "n2" deleted\n'
+    assert terminal.run("delete", "nodes", "--all").out == "node/n1 deleted\nnode/n2 deleted\n"
 
 
 # --- migrate ---
@@ -316,3 +346,11 @@ def test_migrate_says_when_it_is_not_over_in_time(terminal: Terminal) -> None:
     said = terminal.run("migrate", "w", "--wait", "--timeout=50ms")
     assert said.code == 1
     assert "is not over after 0.05 s; it goes on" in said.err
+
+
+def test_a_job_that_has_ended_is_not_asked_to_move(terminal: Terminal) -> None:
+    terminal.create(job(), node())
+    terminal.status(Job, "w", end(JobPhase.SUCCEEDED, 0))
+    said = terminal.run("migrate", "w", "n1")
+    assert (said.code, said.out, said.err) == (1, "", "Error: job/w cannot be moved: it has ended (Succeeded)\n")
+    assert terminal.do(lambda store: store.list(Migration)).items == ()
