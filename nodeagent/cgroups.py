@@ -17,9 +17,6 @@ from nodeagent.engine import Copy
 from nodeagent.errors import EngineFailed
 
 JOBS = "jobs"
-WEIGHTS = (("cpu.shares", 1024, 128), ("cpu.weight", 100, 12))
-"""File, what it says at first, what ``jobs`` gets: the agent and criu go first when they compete with jobs for a core. That
-shortens freezes on a busy node, and costs the jobs nothing while nothing moves."""
 V1 = ("cpu", "cpuacct", "memory", "freezer", "pids")
 V2_CONTROLLERS = ("cpu", "memory", "pids")
 REAL_ROOT_INODE = 1
@@ -77,14 +74,12 @@ class Cgroups:
         return {entry.name for parent in parents if parent.is_dir() for entry in parent.iterdir() if entry.is_dir()}
 
     def prepare(self) -> None:
-        """Makes ``jobs`` everywhere, with its weight; on v2 switches on the controllers as far as the kernel lets us."""
+        """Makes ``jobs`` everywhere; on v2 switches on the controllers as far as the kernel lets us."""
         for path in self.hierarchies.values():
             (path / JOBS).mkdir(exist_ok=True)
         if "unified" in self.hierarchies:
             for parent in (self.hierarchies["unified"], self.hierarchies["unified"] / JOBS):
                 _enable_controllers(parent)
-        for path in self.hierarchies.values():
-            _give_way(path / JOBS)
 
     def capacity(self) -> Capacity:
         """Cores and bytes for jobs, looked up anew: limits may be changed while the node runs."""
@@ -201,14 +196,6 @@ def _enable_controllers(parent: Path) -> None:
                 (parent / "cgroup.subtree_control").write_text(f"+{controller}")
             except OSError:
                 continue  # processes in the parent itself: then memory is counted from /proc, and quotas are the lab's affair
-
-
-def _give_way(directory: Path) -> None:
-    """Leaves a weight alone that somebody chose."""
-    for name, at_first, ours in WEIGHTS:
-        file = directory / name
-        if file.exists() and read_int(file) == at_first:
-            file.write_text(str(ours))
 
 
 def _quota(directory: Path) -> float:

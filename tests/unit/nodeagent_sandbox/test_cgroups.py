@@ -80,18 +80,6 @@ def test_v2_switches_controllers_on(v2: Cgroups) -> None:
     assert (root / "jobs/cgroup.subtree_control").read_text() == "+cpu"
 
 
-def test_jobs_give_way_to_the_agent_unless_somebody_chose_otherwise(hybrid: Cgroups, v2: Cgroups) -> None:
-    shares, weight = hybrid.hierarchies["cpu"] / "jobs/cpu.shares", v2.hierarchies["unified"] / "jobs/cpu.weight"
-    fill(shares.parent, cpu__shares="1024\n")
-    fill(weight.parent, cpu__weight="100\n")
-    for cgroups in (hybrid, v2):
-        cgroups.prepare()
-    assert (shares.read_text(), weight.read_text()) == ("128", "12")
-    shares.write_text("5000")
-    hybrid.prepare()
-    assert shares.read_text() == "5000"
-
-
 @pytest.mark.parametrize(("quota", "cores"), [("-1", CORES), ("35000", 0.35), ("90000000", CORES)])
 def test_capacity_v1(hybrid: Cgroups, quota: str, cores: float) -> None:
     fill(hybrid.hierarchies["cpu"] / "jobs", cpu__cfs_quota_us=quota, cpu__cfs_period_us="100000")
