@@ -14,6 +14,7 @@ from clip.progress import reporting
 from crds.quantity import format_cpu, human_memory
 from lab import cluster, model, plan
 from lab.errors import LabError
+from store import context as contexts
 from store.errors import StoreError
 
 DEFAULT_NAME = "lab"
@@ -33,18 +34,23 @@ def plain_errors() -> Iterator[None]:
 
 def name_option(command: F) -> F:
     """--name, for verbs about a lab that is there."""
-    return click.option("--name", metavar="LAB", help="Which lab; may be left out when there is only one.")(command)
+    return click.option("--name", metavar="LAB", help="Which lab; the only one, else that of the current context.")(command)
 
 
 def chosen(name: str | None) -> str:
-    """The lab that is meant: the named one, the only one, else the one called "lab"."""
+    """The lab that is meant: the named one, the only one, that of the current context, else the one called "lab"."""
     if name is not None:
         plan.check_name(name)
         return name
     known = model.names()
-    if len(known) > 1 and DEFAULT_NAME not in known:
+    if len(known) == 1:
+        return known[0]
+    current = (contexts.load().current_context or "").removeprefix("lab-")
+    if current in known:
+        return current
+    if known and DEFAULT_NAME not in known:
         raise LabError(f"there are several labs ({', '.join(known)}); say which with --name")
-    return known[0] if len(known) == 1 else DEFAULT_NAME
+    return DEFAULT_NAME
 
 
 @click.group()

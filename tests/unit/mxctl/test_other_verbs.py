@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -14,8 +15,11 @@ from crds import keys
 from crds.job import RUNNING, Job, Move
 from crds.load import Alive
 from crds.meta import set_condition
+from lab.errors import LabError
+from mxctl.__main__ import main
 from mxctl.cli import VERBS, cli
 from mxctl.core.verb import Verb
+from mxctl.lab import chosen
 from store import context as contexts
 from store.context import Context
 from store.events import EventRecorder
@@ -172,3 +176,42 @@ def test_output_that_cannot_be_written_is_one_line(terminal: Terminal, monkeypat
     terminal.create(job())
     said = terminal.run("get", "jobs")
     assert (said.code, said.out, said.err) == (1, "", "Error: the output cannot be written: No space left on device\n")
+
+
+def test_ctrl_c_while_the_program_is_read_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "mxctl.cli", Interrupted("mxctl.cli"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("labs", "current", "meant"),
+    [
+        (["a"], "lab-b", "a"),
+        (["a", "b"], "lab-b", "b"),
+        (["a", "lab"], "lab-a", "a"),
+        (["a", "lab"], "rack", "lab"),
+        ([], None, "lab"),
+    ],
+)
+def test_the_lab_that_is_meant(
+    labs: list[str], current: str | None, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MXCONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr("lab.model.names", lambda: labs)
+    if current:
+        with contexts.changing() as known:
+            known.put(Context(name=current, endpoints=["x:1"]))
+    assert chosen(None) == meant
+
+
+def test_which_of_several_labs_must_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MXCONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr("lab.model.names", lambda: ["a", "b"])
+    with pytest.raises(LabError, match=r"several labs \(a, b\)"):
+        chosen(None)
