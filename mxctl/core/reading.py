@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from crds.keys import object_key
-from crds.meta import Resource
+from crds.meta import CLUSTER_SCOPE, Resource
 from mxctl.core.session import Session
 from mxctl.core.targets import Target
 from store.errors import Invalid, NotFound, StoreError
@@ -45,7 +45,7 @@ async def read(session: Session, targets: Sequence[Target], namespace: str | Non
 
 async def _raw(session: Session, kind: type[Resource], name: str, namespace: str) -> list[dict[str, Any]]:
     """The stored text, with the condition that says what is wrong with it; none when it is no JSON object."""
-    stored = await session.kv.get(object_key(kind, name, namespace if kind.NAMESPACED else None))
+    stored = await session.kv.get(object_key(kind, name, namespace if kind.NAMESPACED else CLUSTER_SCOPE))
     try:
         data = json.loads(stored.value) if stored else None
     except (ValueError, RecursionError):
