@@ -130,7 +130,7 @@ def test_a_bad_object_behind_our_back_is_named_and_can_be_deleted(etcd: EtcdServ
     said = mxctl(config, "get", "job", "bad")
     assert said.returncode == 1
     assert said.stderr.splitlines()[-1].startswith("Error from server (Invalid): job/bad: ")
-    assert mxctl(config, "delete", "job", "bad").stdout == 'job/bad deleted\n'
+    assert mxctl(config, "delete", "job", "bad").stdout == "job/bad deleted\n"
 
 
 def test_an_etcd_that_is_not_there_is_named_with_its_context(config: Path, tmp_path: Path) -> None:
