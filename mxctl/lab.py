@@ -147,7 +147,15 @@ def _summary(name: str) -> str:
     return f"{len(record.workers)} nodes\t{'up' if record.ready else 'half-built, take it down'}"
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+class Exec(click.Command):
+    """Options may stand behind the node too, when "--" says where the command begins."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_interspersed_args = "--" in args
+        return super().parse_args(ctx, args)
+
+
+@lab.command("exec", cls=Exec, context_settings={"ignore_unknown_options": True})
 @name_option
 @click.argument("node")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -215,3 +216,26 @@ def test_which_of_several_labs_must_be_said(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("lab.model.names", lambda: ["a", "b"])
     with pytest.raises(LabError, match=r"several labs \(a, b\)"):
         chosen(None)
+
+
+@pytest.mark.parametrize(
+    ("words", "node", "argv"),
+    [
+        (["--name", "t", "n1", "--", "ls", "--name", "x"], "n1", ["ls", "--name", "x"]),
+        (["n1", "--name", "t", "--", "ls", "-l", "--", "-h"], "n1", ["ls", "-l", "--", "-h"]),
+        (["--name", "t", "n1", "ls", "--name", "x", "-h"], "n1", ["ls", "--name", "x", "-h"]),
+    ],
+)
+def test_what_lab_exec_runs(
+    terminal: Terminal, words: list[str], node: str, argv: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def line(lab: str, node: str, argv: Sequence[str]) -> list[str]:
+        asked.append((lab, node, list(argv)))
+        return ["true"]
+
+    monkeypatch.setattr("lab.cluster.exec_command", line)
+    monkeypatch.setattr("os.execvp", lambda file, args: None)
+    assert terminal.run("lab", "exec", *words).code == 0
+    assert asked == [("t", node, argv)]
