@@ -14,6 +14,8 @@ from lab.model import HEAD, HEAD_ADDRESS, PREFIX_LENGTH, LabNode, Places
 
 NAMED = Path("/run/netns")
 BRIDGE = "br0"
+# Its own: otherwise it takes its ports' lowest, and a node switched off or on would change the head's address under all others.
+BRIDGE_MAC = "52:54:00:77:ff:01"
 _SECONDS = 30
 
 
@@ -26,7 +28,7 @@ def create_bridge(places: Places) -> None:
     _batch(
         places.netns,
         "link set lo up",
-        f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0",
+        f"link add {BRIDGE} address {BRIDGE_MAC} type bridge stp_state 0 forward_delay 0",
         f"address add {HEAD_ADDRESS}/{PREFIX_LENGTH} dev {BRIDGE}",
         f"link set {BRIDGE} up",
     )

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from crds.report import JobReport, MoveReport, ReportPhase
 from nodeagent.config import Config
 from nodeagent.engine import Copy, Engine, Exit, Sandbox, Usage
@@ -223,6 +225,9 @@ class Case:
 
 def one_line(error: BaseException) -> str:
     """The error as a message that fits a status."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{error.title}: {'.'.join(map(str, first['loc'])) or 'text'}: {first['msg']}; repair or delete the key"
     return " ".join(str(error).split()) or type(error).__name__
 
 
