@@ -197,7 +197,7 @@ async def walk(path: list[Step]) -> None:
         await walker.end_well()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32))
 def test_one_copy_at_most_runs_and_none_is_lost(seed: int) -> None:
     asyncio.run(walk(draw_path(Random(seed), 60)))
