@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from crds.job import Fencing
 from crds.meta import Column, Model, Resource, Status
 from crds.quantity import Cpu, Duration, Memory
 
@@ -13,15 +14,18 @@ class NetworkSpec(Model):
 
     cidr: str = "10.77.0.0/24"
     """Addresses of the nodes, IPv4."""
+    job_range: str | None = "10.77.0.128/25"
+    """Addresses for jobs with a network of their own: a part of ``cidr`` that nothing else uses."""
     domain: str = "mx.local"
     """DNS domain of the nodes."""
 
-    @field_validator("cidr")
+    @field_validator("cidr", "job_range")
     @classmethod
-    def _is_network(cls, value: str) -> str:
+    def _is_network(cls, value: str | None) -> str | None:
         import ipaddress
 
-        ipaddress.IPv4Network(value)
+        if value is not None:
+            ipaddress.IPv4Network(value)
         return value
 
 
@@ -43,6 +47,8 @@ class ClusterSpec(Model):
     """How long a node still counts as Ready after its heartbeat ran out, which is 15 s after its agent's last sign of life."""
     migration_history: Duration = 3600.0
     """How long finished Migrations are kept."""
+    fencing: Fencing = Fencing.FREEZE
+    """What a node that lost touch with the cluster does with jobs that do not say it themselves."""
     job_defaults: JobDefaults = Field(default_factory=JobDefaults)
     """What a job gets that says nothing itself."""
 

@@ -1,15 +1,16 @@
 """Job: one ordinary program (with all its processes and threads) that MX runs somewhere and may move while it runs."""
 
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from crds.meta import Column, Model, Name, Resource, Status, Time
 from crds.quantity import Cpu, Duration, Memory, human_memory
 from crds.wording import shorten
 
 SCHEDULED = "Scheduled"
+MIGRATABLE = "Migratable"
 RUNNING = "Running"
 COMPLETE = "Complete"
 FAILED = "Failed"
@@ -41,6 +42,11 @@ class JobPhase(StrEnum):
 FINISHED = frozenset({JobPhase.SUCCEEDED, JobPhase.FAILED})
 
 
+Limit = Literal[
+    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nofile", "nproc", "rss", "rtprio", "sigpending", "stack"
+]
+
+
 class Resources(Model):
     """What the job is expected to want: for its first placement only; afterwards what it really uses counts."""
 
@@ -63,11 +69,106 @@ class JobPlacement(Model):
     """Keys of taints that do not matter; "*" for all."""
 
 
+class MigrationMode(StrEnum):
+    """How the memory of a job gets from node to node."""
+
+    AUTO = "auto"
+    """The mode whose predicted freeze fits the budget; stop when all do."""
+    STOP = "stop"
+    """Freeze, copy, continue."""
+    POST_COPY = "post-copy"
+    """Freeze, continue at the destination, copy what is touched first. For jobs that are mostly idle."""
+    PRE_COPY = "pre-copy"
+    """Copy while it runs, again what was written meanwhile, then freeze. Where the kernel tracks written pages."""
+
+
 class JobMigration(Model):
-    """Whether the job may be moved."""
+    """Whether and how the job may be moved."""
 
     allowed: bool = True
     """False: neither the balancer nor drain moves it."""
+    mode: MigrationMode = MigrationMode.AUTO
+    """For moves that do not name a mode themselves."""
+    freeze_budget: Duration | None = None
+    """How long a move may keep it from running."""
+    hard_budget: bool = False
+    """True: a move whose predicted freeze does not fit the budget is refused; otherwise the shortest is taken."""
+
+
+class NetworkMode(StrEnum):
+    """Whose network the job uses."""
+
+    HOST = "host"
+    """That of the node it runs on."""
+    OWN = "own"
+    """A network namespace with an address of its own, which moves with the job."""
+
+
+class JobNetwork(Model):
+    """The job's network."""
+
+    mode: NetworkMode = NetworkMode.HOST
+    """host: the node's. own: an address from the cluster's job range and a fixed MAC, which move with the job."""
+
+
+class RunAs(Model):
+    """Whom the job runs as: numbers, because nodes need not know the names."""
+
+    uid: int = Field(default=0, ge=0, lt=2**32 - 1)
+    """User."""
+    gid: int = Field(default=0, ge=0, lt=2**32 - 1)
+    """Group."""
+    groups: list[Annotated[int, Field(ge=0, lt=2**32 - 1)]] = Field(default_factory=list)
+    """Further groups."""
+
+
+class Stdio(Model):
+    """What the job's standard input and output are."""
+
+    stdin: bool = False
+    """True: whoever is attached writes to it; otherwise it is empty."""
+    tty: bool = False
+    """True: a terminal of its own."""
+
+
+class JobCheckpoint(Model):
+    """When checkpoints of the job are taken by themselves."""
+
+    interval: Duration | None = None
+    """Between two checkpoints; none are taken by themselves when unset."""
+    keep: int = Field(default=2, ge=1, le=100)
+    """The newest so many are kept."""
+
+
+class RestartPolicy(StrEnum):
+    """What follows when the job failed or its node is lost."""
+
+    NEVER = "Never"
+    """Nothing: it is for people to decide."""
+    ON_FAILURE = "OnFailure"
+    """It is started anew."""
+    FROM_CHECKPOINT = "FromCheckpoint"
+    """It goes on from its newest good checkpoint; when it has none it is left to people."""
+
+
+class JobRestart(Model):
+    """What follows when the job failed or its node is lost."""
+
+    policy: RestartPolicy = RestartPolicy.NEVER
+    """Never, OnFailure or FromCheckpoint."""
+    limit: int = Field(default=5, ge=0)
+    """At most so many restarts after a failure of its own; those after the loss of a node do not count."""
+
+
+class Fencing(StrEnum):
+    """What a node does with its jobs when it lost touch with the cluster, before anybody may start them elsewhere."""
+
+    FREEZE = "freeze"
+    """They stand still until the node is heard again and they still are its own."""
+    KILL = "kill"
+    """They are ended."""
+    KEEP = "keep"
+    """They run on; such a job is never started elsewhere while its node is silent."""
 
 
 class JobSpec(Model):
@@ -84,7 +185,25 @@ class JobSpec(Model):
     placement: JobPlacement = Field(default_factory=JobPlacement)
     """Where it may run."""
     migration: JobMigration = Field(default_factory=JobMigration)
-    """Whether it may be moved."""
+    """Whether and how it may be moved."""
+    network: JobNetwork = Field(default_factory=JobNetwork)
+    """The node's network, or one of its own that moves along."""
+    user: RunAs = Field(default_factory=RunAs)
+    """Whom it runs as."""
+    limits: dict[Limit, Annotated[int, Field(ge=-1)]] = Field(default_factory=dict)
+    """Resource limits by their names in prlimit(1), soft and hard alike, e.g. nofile: 4096; -1 is unlimited."""
+    nice: int = Field(default=0, ge=-20, le=19)
+    """Its nice value."""
+    umask: Annotated[str, StringConstraints(pattern=r"^0?[0-7]{3}$")] = "022"
+    """Its umask, octal."""
+    stdio: Stdio = Field(default_factory=Stdio)
+    """Standard input and terminal."""
+    checkpoint: JobCheckpoint = Field(default_factory=JobCheckpoint)
+    """When checkpoints are taken by themselves."""
+    restart: JobRestart = Field(default_factory=JobRestart)
+    """What follows when it failed or its node is lost."""
+    fencing: Fencing | None = None
+    """What its node does with it when it lost touch with the cluster; the Cluster's when unset."""
     termination_grace: Duration = 10.0
     """Between SIGTERM and SIGKILL when the job is deleted."""
 
@@ -124,6 +243,8 @@ class Move(Model):
     """Node it runs on since."""
     reason: str = ""
     """Why it moved."""
+    mode: str = "stop"
+    """How it was moved."""
     bytes: int = 0
     """Memory image sent."""
     freeze_ms: float = 0.0
@@ -145,6 +266,14 @@ class JobStatus(Status):
     """Why it is where it is."""
     migration: str | None = None
     """Migration under way."""
+    address: str | None = None
+    """Its own address, when it has a network of its own."""
+    mac: str | None = None
+    """The hardware address that belongs to it."""
+    checkpoint: str | None = None
+    """Newest good Checkpoint."""
+    restarts: int = 0
+    """Times it was started again, or went on from a checkpoint."""
     exit_code: int | None = None
     """Exit code of its first process; 128 + signal when a signal ended it."""
     message: str = ""

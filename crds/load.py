@@ -29,6 +29,10 @@ class Alive(Model):
     """Cores for jobs, quota included."""
     memory: Memory = 0
     """Bytes for jobs, limit included."""
+    features: list[str] = Field(default_factory=list)
+    """What it can do beside stopping moves: post-copy, pre-copy, network (jobs' own networks)."""
+    cpu_flags: str = ""
+    """Features of its processors that programs may use, sorted words."""
     since: Time
     """Start of this agent."""
 

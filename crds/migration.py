@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from crds.job import MigrationMode
 from crds.meta import Column, Model, Name, Resource, Status, Time
 from crds.quantity import Duration
 
@@ -20,6 +21,9 @@ JOB_NOT_FOUND = "JobNotFound"
 NO_DESTINATION = "NoDestination"
 SAME_NODE = "AlreadyThere"
 NODE_NOT_READY = "NodeNotReady"
+CANCELLED = "Cancelled"
+NOT_MIGRATABLE = "NotMigratable"
+OVER_BUDGET = "FreezeBudgetExceeded"
 
 
 class MigrationPhase(StrEnum):
@@ -38,8 +42,10 @@ class MigrationSpec(Model):
     """Job of the same namespace."""
     to: Name | None = None
     """Destination; chosen like a first placement when unset."""
-    mode: Literal["stop"] = "stop"
-    """stop: freeze, copy, continue."""
+    mode: MigrationMode | None = None
+    """How; the job's own wish when unset."""
+    cancelled: bool = False
+    """True: call it off, unless it has reached its commit point."""
     reason: str = ""
     """Why, for people."""
     requested_by: str = "user"
@@ -59,6 +65,12 @@ class MigrationStatus(Status):
     """Node the job goes to."""
     epoch: int = 0
     """Epoch of the job's placement at the destination."""
+    mode: MigrationMode | None = None
+    """How it is moved, once that is decided."""
+    mode_reason: str = ""
+    """Why in this way."""
+    predicted_freeze_ms: float | None = None
+    """Milliseconds of freeze that were expected."""
     bytes: int = 0
     """Memory image sent."""
     freeze_ms: float | None = None
@@ -83,6 +95,7 @@ class Migration(Resource):
         Column("PHASE", lambda m: str(m.status.phase)),
         Column("FROM", lambda m: m.status.source or "-"),
         Column("TO", lambda m: m.status.destination or m.spec.to or "-"),
+        Column("MODE", lambda m: str(m.status.mode or m.spec.mode or "-"), wide=True),
         Column("FREEZE", lambda m: "-" if m.status.freeze_ms is None else f"{m.status.freeze_ms:.0f}ms"),
         Column("BY", lambda m: m.spec.requested_by, wide=True),
         Column("REASON", lambda m: m.spec.reason or "-", wide=True),

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from crds.job import JobSpec
+from crds.job import Fencing, JobSpec, MigrationMode
 from crds.meta import Model, Time
 
 
@@ -35,8 +35,19 @@ class MoveOrder(Model):
     """Data channel of the other end, host:port."""
     ticket: str
     """Random word that the source must show to the destination; good for this move only."""
+    mode: MigrationMode = MigrationMode.STOP
+    """stop, post-copy or pre-copy; never auto."""
     deadline: Time
     """The agents give up at this time unless the commit point is reached."""
+
+
+class CheckpointOrder(Model):
+    """A checkpoint to be taken, or (role restore) to be restored."""
+
+    name: str
+    """Name of the Checkpoint."""
+    path: str
+    """Its directory, below the shared file system."""
 
 
 class Placement(Model):
@@ -50,5 +61,13 @@ class Placement(Model):
     """run, leave or arrive."""
     spec: JobSpec
     """The job's spec when it was placed."""
+    fencing: Fencing = Fencing.FREEZE
+    """What the node does with the job when it lost touch with the cluster."""
+    address: str | None = None
+    """The job's own address with its prefix length, e.g. 10.77.1.5/16; set when it has a network of its own."""
+    mac: str | None = None
+    """The hardware address that belongs to it."""
+    checkpoint: CheckpointOrder | None = None
+    """role run: take this checkpoint, unless the report says that it was; role restore: go on from it."""
     move: MoveOrder | None = None
     """Set for leave and arrive; kept with run until the move is tidied up."""

@@ -1,6 +1,7 @@
 """All kinds, by every word a person may use for them: Job, job, jobs; BalancePolicy, bp, policy."""
 
 from crds.balancepolicy import BalancePolicy
+from crds.checkpoint import Checkpoint
 from crds.cluster import Cluster
 from crds.event import Event
 from crds.image import Image
@@ -9,7 +10,7 @@ from crds.meta import Resource
 from crds.migration import Migration
 from crds.node import Node
 
-KINDS: tuple[type[Resource], ...] = (Cluster, Image, Node, BalancePolicy, Job, Migration, Event)
+KINDS: tuple[type[Resource], ...] = (Cluster, Image, Node, BalancePolicy, Job, Migration, Checkpoint, Event)
 DECLARABLE: tuple[type[Resource], ...] = tuple(kind for kind in KINDS if kind is not Event)
 """Kinds that people write; events are only read."""
 

@@ -34,6 +34,30 @@ class ReportPhase(StrEnum):
 ENDED = frozenset({ReportPhase.SUCCEEDED, ReportPhase.FAILED, ReportPhase.LOST})
 
 
+class Obstacle(Model):
+    """Why the job cannot be moved at the moment."""
+
+    reason: str
+    """One CamelCase word, e.g. IoUring."""
+    message: str
+    """What was found, in which process, and what to do about it; one line."""
+
+
+class CheckpointReport(Model):
+    """The latest checkpoint this node took (or failed to take) of the job."""
+
+    name: str
+    """Name of the Checkpoint."""
+    ok: bool
+    """Whether it is there, whole."""
+    bytes: int = 0
+    """Size of its files."""
+    freeze_ms: float | None = None
+    """Milliseconds in which no instruction of the job ran."""
+    message: str = ""
+    """What failed, in one line."""
+
+
 class MoveReport(Model):
     """One end's view of the latest move."""
 
@@ -74,6 +98,10 @@ class JobReport(Model):
     """CPU time used on all nodes up to now, seconds."""
     memory: Memory = 0
     """Resident bytes when last looked at."""
+    obstacles: list[Obstacle] = Field(default_factory=list)
+    """Why it cannot be moved at the moment; empty when it can, as far as is known."""
+    checkpoint: CheckpointReport | None = None
+    """Latest checkpoint taken here."""
     move: MoveReport | None = None
     """Latest move this node took part in for this job."""
 

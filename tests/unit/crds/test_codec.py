@@ -198,6 +198,6 @@ def test_no_text_makes_it_fall(text: str) -> None:
 
 @pytest.mark.parametrize("kind", DECLARABLE, ids=lambda kind: kind.KIND)
 def test_every_kind_can_be_declared_by_its_required_fields(kind: type[Job]) -> None:
-    spec = {"Job": "{command: [x]}", "Migration": "{job: w}"}.get(kind.KIND, "{}")
+    spec = {"Job": "{command: [x]}", "Migration": "{job: w}", "Checkpoint": "{job: w}"}.get(kind.KIND, "{}")
     [document] = parse_documents(f"apiVersion: mx/v1\nkind: {kind.KIND}\nmetadata: {{name: x}}\nspec: {spec}\n", "f")
     assert type(document.obj) is kind
