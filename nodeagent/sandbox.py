@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from crds.job import JobSpec
-from nodeagent import criu, shim, shimlink
+from nodeagent import criu, shimlink
 from nodeagent.cgroups import Cgroups, JobGroup
 from nodeagent.engine import Copy, Exit, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 from nodeagent.jobdir import LOG, SCRATCH, job_directory
+from nodeagent.shim import state as shim
+from nodeagent.shim.kernel import write_atomically
 from nodeagent.shimlink import ShimLink
 from nodeagent.tasks import count_runnable
 
@@ -95,7 +97,7 @@ class NamespaceEngine:
         run_dir = self._directory(copy)
         run_dir.mkdir(parents=True)
         run_dir.chmod(0o700)
-        shim.write_atomically(str(run_dir / "copy.json"), asdict(copy))
+        write_atomically(str(run_dir / "copy.json"), asdict(copy))
         scratch = [job_directory(self.shared, copy) / name for name in SCRATCH]
         for path in scratch:
             path.mkdir(parents=True, exist_ok=True)

@@ -7,17 +7,17 @@ end, and what kills it, goes through a pidfd for the same reason.
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodeagent import criu, shim
+from nodeagent import criu
 from nodeagent.errors import EngineFailed, SandboxGone
 
 PROGRAM = Path("/usr/bin/mx-shim")
+PROJECT = str(Path(__file__).parent.parent)
 START_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 """For a small request; it takes less than a millisecond unless the machine is drowning."""
@@ -55,11 +55,15 @@ def program(run: Path) -> list[str]:
     """How a shim is started. Its command line must not say nodeagent: people kill daemons by name, jobs have to survive that."""
     if PROGRAM.exists():
         return [str(PROGRAM)]
-    copy = run / "mx-shim.py"
-    if not copy.exists():
+    script = run / "mx-shim.py"
+    if not script.exists():
         run.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(shim.__file__, copy)
-    return [sys.executable, "-ISE", str(copy)]
+        fresh = run / f".mx-shim-{os.getpid()}"
+        fresh.write_text(
+            f"import runpy, sys\nsys.path[:0] = [{PROJECT!r}]\nrunpy.run_module('nodeagent.shim', run_name='__main__')\n"
+        )
+        fresh.replace(script)
+    return [sys.executable, "-ISE", str(script)]
 
 
 async def launch(run: Path, run_dir: Path, tmp: Path, shm: Path) -> Identity:

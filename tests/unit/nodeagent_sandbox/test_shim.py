@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from nodeagent import shim
 from nodeagent.errors import SandboxGone
+from nodeagent.shim import kernel, program, serve, state
 from nodeagent.shimlink import Identity, ShimLink, read_identity
 
 ENV = {"PATH": "/usr/bin:/bin"}
 
 
-def serve(run_dir: str) -> None:
+def serve_here(run_dir: str) -> None:
     """In a child: what pid 1 does after its mounts are made. Like pid 1 it inherits orphans."""
-    shim.libc_call("prctl", shim.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    shim.serve(shim.Shim(run_dir), shim.listen(run_dir))
+    kernel.libc_call("prctl", program.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    serve.serve(state.Shim(run_dir), serve.listen(run_dir))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def process(run_dir: Path) -> Iterator[multiprocessing.process.BaseProcess]:
-    process = multiprocessing.get_context("fork").Process(target=serve, args=(str(run_dir),))
+    process = multiprocessing.get_context("fork").Process(target=serve_here, args=(str(run_dir),))
     process.start()
     yield process
     process.kill()
@@ -45,7 +45,7 @@ async def link(run_dir: Path, process: multiprocessing.process.BaseProcess) -> S
     async with asyncio.timeout(10):
         while not (run_dir / "control").exists():  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.005)
-    return ShimLink(run_dir, Identity(process.pid, shim.start_time(process.pid)), "default/w")
+    return ShimLink(run_dir, Identity(process.pid, kernel.start_time(process.pid)), "default/w")
 
 
 def job(run_dir: Path, *command: str, **changes: Any) -> dict[str, Any]:
@@ -99,7 +99,7 @@ async def test_nonsense_is_answered_and_survived(run_dir: Path, link: ShimLink, 
     answer = json.loads(await link._exchange(request_line))
     assert answer["ok"] is False
     assert answer["error"]
-    assert (await link.ask("status"))["phase"] == shim.EMPTY
+    assert (await link.ask("status"))["phase"] == state.EMPTY
 
 
 async def test_caller_that_says_nothing_does_not_block(link: ShimLink) -> None:
@@ -135,7 +135,7 @@ async def test_dead_shim_is_gone(link: ShimLink) -> None:
 
 async def test_another_process_with_its_pid_is_not_it(run_dir: Path) -> None:
     assert read_identity(run_dir) is None
-    shim.write_atomically(str(run_dir / "shim.json"), {"pid": os.getpid(), "start": 1})
+    kernel.write_atomically(str(run_dir / "shim.json"), {"pid": os.getpid(), "start": 1})
     link = ShimLink(run_dir, read_identity(run_dir), "default/w")
     assert not link.lives
     await link.kill()  # must not kill the test
@@ -153,7 +153,7 @@ async def test_another_process_with_its_pid_is_not_it(run_dir: Path) -> None:
     ],
 )
 def test_criu_starts_clear_of_the_pids_in_use(used: set[int], expected: int) -> None:
-    assert shim.clear_of(used, 32768) == expected
+    assert kernel.clear_of(used, 32768) == expected
 
 
 async def test_what_a_killed_criu_leaves_behind_is_killed(

@@ -1,0 +1,7 @@
+"""``mx-shim RUN_DIR TMP_DIR SHM_DIR``."""
+
+import sys
+
+from nodeagent.shim.launch import main
+
+sys.exit(main(*sys.argv[1:]))

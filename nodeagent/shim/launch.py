@@ -1,0 +1,70 @@
+"""From the agent's command to pid 1 of fresh namespaces."""
+
+# importing pathlib takes as long as all the rest
+from __future__ import annotations  # so that typing need not be imported either
+
+import os
+
+from nodeagent.shim.kernel import libc_call, mount, start_time, write_atomically
+from nodeagent.shim.serve import listen, serve
+from nodeagent.shim.state import Shim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x20000000
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+
+
+def detach_from_agent(run_dir: str) -> None:
+    """Nothing of the agent stays open; what Python says when it dies goes to RUN_DIR/shim.log."""
+    null = os.open("/dev/null", os.O_RDWR)
+    log = os.open(run_dir + "/shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for target, source in ((0, null), (1, null), (2, log)):
+        os.dup2(source, target)
+
+
+def enter_mounts(tmp: str, shm: str) -> None:
+    """The job's own /proc, /tmp and /dev/shm, seen by nobody outside."""
+    mount("none", "/", "none", MS_REC | MS_PRIVATE)
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount(tmp, "/tmp", "none", MS_BIND)
+    mount(shm, "/dev/shm", "none", MS_BIND)
+
+
+def be_pid_1(run_dir: str, tmp: str, shm: str, go: int, ready: int) -> NoReturn:
+    """Never returns."""
+    os.setsid()
+    if os.read(go, 1) != b"g":
+        os._exit(1)  # the launcher died before it wrote down who we are: nobody could ever find us
+    enter_mounts(tmp, shm)
+    listener = listen(run_dir)
+    detach_from_agent(run_dir)
+    os.write(ready, b"r")
+    os.close(ready)
+    os.close(go)
+    serve(Shim(run_dir), listener)
+
+
+def main(run_dir: str, tmp: str, shm: str) -> int:
+    """The launcher: returns 0 when pid 1 listens."""
+    libc_call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)
+    go, start = os.pipe()
+    ready, done = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(start)
+        os.close(ready)
+        try:
+            be_pid_1(run_dir, tmp, shm, go, done)
+        except BaseException as error:
+            os.write(2, f"mx-shim: {type(error).__name__}: {error}\n".encode())
+            raise
+        finally:
+            os._exit(1)
+    os.close(go)
+    os.close(done)
+    write_atomically(run_dir + "/shim.json", {"pid": pid, "start": start_time(pid)})
+    os.write(start, b"g")
+    return 0 if os.read(ready, 1) == b"r" else 1

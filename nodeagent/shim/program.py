@@ -1,0 +1,57 @@
+"""The job's first process: from a fork of the shim to the program's exec."""
+
+# importing pathlib takes as long as all the rest
+from __future__ import annotations  # so that typing need not be imported either
+
+import errno
+import os
+import signal
+
+from nodeagent.shim.kernel import enter_groups, libc_call
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def reset_signals() -> None:
+    """A job starts with all signals at their defaults; Python itself ignores some."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except OSError:
+                continue  # those the C library keeps for itself
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def become_job(problem: int, command: list[str], env: dict[str, str], workdir: str, log: str, groups: list[str]) -> NoReturn:
+    """In the child: never returns. A failure is written to ``problem`` as "<exit code> <text>"."""
+    what = f"working directory {workdir}"
+    try:
+        os.setsid()
+        reset_signals()
+        enter_groups(groups)
+        libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        os.chdir(workdir)
+        what = f"output file {log}"
+        null = os.open("/dev/null", os.O_RDONLY)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        what = command[0]
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        problem = os.dup2(problem, 3, inheritable=False) if problem != 3 else problem
+        os.closerange(4, 65536)
+        os.umask(0o022)
+        os.execvpe(command[0], command, env)
+    except OSError as error:
+        code = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) and what == command[0] else 126
+        os.write(problem, f"{code} {what}: {os.strerror(error.errno or 0)}".encode())
+    except ValueError as error:
+        os.write(problem, f"126 {what}: {error}".encode())
+    finally:
+        os._exit(127)
