@@ -1,12 +1,14 @@
 """Cluster: what holds for all nodes together. There is one, and it has defaults for everything."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from crds.job import Fencing
 from crds.meta import Column, Model, Resource, Status
 from crds.quantity import Cpu, Duration, Memory
+
+JOB_RANGE = "10.77.0.128/25"
 
 
 class NetworkSpec(Model):
@@ -14,10 +16,15 @@ class NetworkSpec(Model):
 
     cidr: str = "10.77.0.0/24"
     """Addresses of the nodes, IPv4."""
-    job_range: str | None = "10.77.0.128/25"
-    """Addresses for jobs with a network of their own: a part of ``cidr`` that nothing else uses."""
-    domain: str = "mx.local"
-    """DNS domain of the nodes."""
+    job_range: str | None = JOB_RANGE
+    """Addresses for jobs with a network of their own: a part of ``cidr`` that nothing else uses. With another ``cidr`` it has to be
+    named; until then no job gets such a network."""
+    gateway: str | None = None
+    """Router in ``cidr`` for jobs with a network of their own; without it they reach what is in ``cidr``."""
+    domain: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")] = (
+        "mx.local"
+    )
+    """DNS domain of the nodes and jobs."""
 
     @field_validator("cidr", "job_range")
     @classmethod
@@ -27,6 +34,28 @@ class NetworkSpec(Model):
         if value is not None:
             ipaddress.IPv4Network(value)
         return value
+
+    @field_validator("gateway")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        import ipaddress
+
+        if value is not None:
+            ipaddress.IPv4Address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _lies_inside(self) -> "NetworkSpec":
+        import ipaddress
+
+        cidr = ipaddress.IPv4Network(self.cidr)
+        if self.job_range is not None and not ipaddress.IPv4Network(self.job_range).subnet_of(cidr):
+            if self.job_range != JOB_RANGE:
+                raise ValueError(f"jobRange {self.job_range} is not a part of cidr {self.cidr}: jobs could not be reached there")
+            self.job_range = None
+        if self.gateway is not None and ipaddress.IPv4Address(self.gateway) not in cidr:
+            raise ValueError(f"gateway {self.gateway} is not in cidr {self.cidr}: jobs could not reach it")
+        return self
 
 
 class JobDefaults(Model):

@@ -17,6 +17,7 @@ FAILED = "Failed"
 
 PLACED = "Placed"
 NO_ROOM = "NoNodeFits"
+NO_ADDRESS = "NoAddress"
 EXITED = "Exited"
 STARTED = "Started"
 START_FAILED = "StartFailed"

@@ -1,6 +1,7 @@
 """Where everything lies in etcd. Order matters: what agents may read sorts last; no secret is ever stored.
 
-A read right on a range leaks what sorts *after* it (GHSA-xg4h-6gfc-h4m8), so placements, which agents read, are the last.
+A read right on a range leaks what sorts *after* it (GHSA-xg4h-6gfc-h4m8), so what agents read, placements and then what every agent
+may know, is the last.
 """
 
 from crds.meta import CLUSTER_SCOPE, Resource
@@ -12,6 +13,7 @@ EVENTS = "/mx/events/"
 NODES = "/mx/nodes/"
 OBJECTS = "/mx/objects/"
 PLACEMENTS = "/mx/placements/"
+HOSTS = "/mx/public/hosts/"
 
 
 def object_key(kind: type[Resource], name: str, namespace: str = CLUSTER_SCOPE) -> str:
@@ -30,7 +32,7 @@ def event_key(namespace: str, regarding: str, event_id: str) -> str:
 
 
 def address(value: str) -> str:
-    """/mx/addresses/<MAC or IP>: the name of the node it belongs to, so that two nodes cannot both get it."""
+    """/mx/addresses/<MAC or IP>: whose it is, a node's name or a job's "<namespace>/<job>", so that no two can both get it."""
     return f"{ADDRESSES}{value}"
 
 
@@ -67,6 +69,11 @@ def placement_prefix(node: str) -> str:
 def placement(node: str, namespace: str, job: str) -> str:
     """What this node must do with the job."""
     return f"{PLACEMENTS}{node}/{namespace}/{job}"
+
+
+def host(namespace: str, job: str) -> str:
+    """Name and address of a job with a network of its own; every agent reads all of them."""
+    return f"{HOSTS}{namespace}/{job}"
 
 
 def parts(key: str) -> list[str]:

@@ -67,6 +67,8 @@ class Placement(Model):
     """The job's own address with its prefix length, e.g. 10.77.1.5/16; set when it has a network of its own."""
     mac: str | None = None
     """The hardware address that belongs to it."""
+    gateway: str | None = None
+    """Where the job sends what is not for its own network; None: nowhere."""
     checkpoint: CheckpointOrder | None = None
     """role run: take this checkpoint, unless the report says that it was; role restore: go on from it."""
     move: MoveOrder | None = None

@@ -18,6 +18,7 @@ from crds.job import Job, JobPhase
 from crds.load import Alive, LoadVector
 from crds.meta import CLUSTER_SCOPE, Model, Resource
 from crds.migration import Migration
+from crds.network import HostEntry, Reservation
 from crds.placement import Placement
 from crds.registry import KINDS
 from crds.report import Claim, JobReport
@@ -69,6 +70,10 @@ class World:
         """By node; the node's heartbeat is there."""
         self.load: dict[str, Seen[LoadVector]] = {}
         """By node."""
+        self.addresses: dict[str, Seen[Reservation]] = {}
+        """By address or MAC."""
+        self.hosts: dict[str, Seen[HostEntry]] = {}
+        """By job."""
         self.pending: set[str] = set()
         """Keys of jobs that wait for a node."""
         self._objects: dict[type[Resource], dict[str, Resource]] = {kind: {} for kind in _KIND_OF.values()}
@@ -99,9 +104,8 @@ class World:
     def broken_about(self, job: str) -> list[Broken]:
         """Placements, reports and claims of the job that cannot be read."""
         namespace, name = split_key(job)
-        return [
-            b for key, b in self.broken.items() if keys.parts(key)[-2:] == [namespace, name] and not key.startswith(keys.OBJECTS)
-        ]
+        about = (keys.PLACEMENTS, keys.NODES)
+        return [b for key, b in self.broken.items() if keys.parts(key)[-2:] == [namespace, name] and key.startswith(about)]
 
     @property
     def cluster(self) -> ClusterSpec:
@@ -156,6 +160,10 @@ class World:
             self.alive[parts[1]] = Seen(key, revision, value)
         elif isinstance(value, LoadVector):
             self.load[parts[1]] = Seen(key, revision, value)
+        elif isinstance(value, Reservation):
+            self.addresses[parts[1]] = Seen(key, revision, value)
+        elif isinstance(value, HostEntry):
+            self.hosts[job_key(*parts[-2:])] = Seen(key, revision, value)
         else:
             self._grid(value).put(parts[1], job_key(*parts[-2:]), Seen(key, revision, value))
 
@@ -170,6 +178,10 @@ class World:
             self.alive.pop(parts[1], None)
         elif isinstance(value, LoadVector):
             self.load.pop(parts[1], None)
+        elif isinstance(value, Reservation):
+            self.addresses.pop(parts[1], None)
+        elif isinstance(value, HostEntry):
+            self.hosts.pop(job_key(*parts[-2:]), None)
         else:
             self._grid(value).drop(parts[1], job_key(*parts[-2:]))
 
@@ -219,4 +231,8 @@ def _read(parts: list[str], kv: KeyValue) -> Model | Broken | None:
             return parse_or_broken(Claim, kv)
         case ["placements", _, _, _]:
             return parse_or_broken(Placement, kv)
+        case ["addresses", _]:
+            return Reservation(owner=kv.value.decode(errors="replace"))
+        case ["public", "hosts", _, _]:
+            return parse_or_broken(HostEntry, kv)
     return None

@@ -1,9 +1,9 @@
 """What every object must pass before it is written: defaults, rules beyond its fields' types, size, uniqueness.
 
 Two Nodes never share a MAC or an address, also when two people create them at the same moment: each is reserved under
-/mx/addresses/ in the very transaction that writes the Node. A reservation whose node is gone, or says something else by now, is
-taken over, so nothing has to clean up after a crash. Nodes put into etcd behind our back reserve nothing; ``validate_all``
-(apply.py) sees those too.
+/mx/addresses/ in the very transaction that writes the Node; and so are those that the reconciler gives to Jobs. A reservation whose
+owner is gone, or says something else by now, is taken over, so nothing has to clean up after a crash. Nodes put into etcd behind our
+back reserve nothing; ``validate_all`` (apply.py) sees those too.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,15 @@ from crds.event import Event
 from crds.job import STOP_FINALIZER, Job
 from crds.meta import DEFAULT_NAMESPACE, LAST_APPLIED, Resource
 from crds.migration import Migration, MigrationSpec
+from crds.network import Reservation
 from crds.node import Node
 from store.errors import Invalid
 from store.kv import KV, MAX_VALUE, Delete, KeyValue, Put, absent, unchanged
-from store.objects import T, decode, encode
+from store.objects import T, decode, encode, identify
 from store.transaction import Prepared
 
 _UNCHANGEABLE: dict[type[Resource], tuple[str, ...]] = {
-    Job: ("command", "env", "workdir"),
+    Job: ("command", "env", "workdir", "network"),
     Migration: tuple(MigrationSpec.model_fields),
 }
 
@@ -101,16 +102,26 @@ async def _take(kv: KV, new: Resource, path: Path, value: str, part: Prepared) -
     key = keys.address(value)
     entry = await kv.get(key)
     if entry and entry.value.decode() != new.name:
-        owner = await kv.get(keys.object_key(Node, entry.value.decode()))
+        owner = await kv.get(_key_of_owner(Reservation(owner=entry.value.decode())))
         if owner and _may_have(owner, value):
-            raise Refused(new.label, taken(path, value, f"node/{entry.value.decode()}"))
+            raise Refused(new.label, taken(path, value, identify(owner.key).label))
     part.compares.append(unchanged(key, entry.mod_revision) if entry else absent(key))
     part.operations.append(Put(key, new.name.encode()))
 
 
+def _key_of_owner(reservation: Reservation) -> str:
+    if not reservation.is_of_job:
+        return keys.object_key(Node, reservation.owner)
+    namespace, _, name = reservation.owner.partition("/")
+    return keys.object_key(Job, name, namespace)
+
+
 def _may_have(owner: KeyValue, value: str) -> bool:
-    """A node that cannot be read keeps what is reserved for it."""
+    """A node or job that cannot be read keeps what is reserved for it."""
     try:
+        if identify(owner.key).kind == Job.KIND:
+            status = decode(Job, owner).status
+            return value in (status.address, status.mac)
         return value in (had for _, had in addresses(decode(Node, owner)))
     except Invalid:
         return True

@@ -111,6 +111,8 @@ def identify(key: str) -> Identity:
             return Identity("Placement", namespace, f"{job}@{node}")
         case ["nodes", node, "jobs" | "claims" as what, namespace, job]:
             return Identity("JobReport" if what == "jobs" else "Claim", namespace, f"{job}@{node}")
+        case ["public", "hosts", namespace, job]:
+            return Identity("HostEntry", namespace, job)
         case ["nodes", node, "alive" | "load" as what]:
             return Identity("Node" + what.capitalize(), CLUSTER_SCOPE, node)
     return Identity("Key", CLUSTER_SCOPE, key)

@@ -136,6 +136,11 @@ class Transaction:
         self._operations.append(Put(key, value.to_json(), lease))
         return self
 
+    def put_text(self, key: str, text: str) -> "Transaction":
+        """A key that holds bare text: a reservation. Say with ``expect`` what it must replace."""
+        self._operations.append(Put(key, text.encode()))
+        return self
+
     def delete(self, key: str) -> "Transaction":
         """A key that holds no object; no error when it is absent."""
         self._operations.append(Delete(key))

@@ -5,7 +5,7 @@ from crds.job import Job, JobPhase
 from crds.job import Move as FinishedMove
 from crds.meta import set_condition
 from crds.migration import COMPLETE, FAILED, MOVED, Migration, MigrationPhase
-from crds.placement import Placement, Role
+from crds.placement import Role
 from reconciler.context import Context
 from reconciler.controllers.moving import CallOff, Move, Succeed, Wait, decide
 from reconciler.runtime.outcome import DONE, Again
@@ -61,7 +61,7 @@ async def _call_off(context: Context, move: Move, migration: Migration | None, d
     transaction = _relying_on(context, move)
     epoch = move.epoch + 1
     if move.source is not None:
-        back = Placement(uid=move.uid, epoch=epoch, role=Role.RUN, spec=move.source.value.spec, move=move.order)
+        back = move.source.value.model_copy(update={"epoch": epoch, "role": Role.RUN})
         transaction.put(move.source.key, back)
     if move.destination is not None:
         transaction.delete(move.destination.key)

@@ -51,6 +51,7 @@ async def sweep(context: Context, _: str) -> Again:
     await _history(context)
     await _placements(context)
     await _node_keys(context)
+    await sweep_networks(context)
     return Again(EVERY)
 
 

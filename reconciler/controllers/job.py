@@ -7,19 +7,21 @@ import asyncio
 from collections.abc import Iterable
 
 from crds import keys
-from crds.job import FINISHED, NO_ROOM, NODE_LOST, PLACED, PROCESS_LOST, SCHEDULED, STOP_FINALIZER, Job, JobPhase
+from crds.job import FINISHED, NO_ADDRESS, NO_ROOM, NODE_LOST, PLACED, PROCESS_LOST, SCHEDULED, STOP_FINALIZER, Job, JobPhase
 from crds.meta import set_condition
 from crds.node import Node
 from crds.placement import Placement, Role
 from crds.report import ENDED
 from reconciler.context import Context
 from reconciler.controllers.mirror import fail, mirror, only_figures_differ
+from reconciler.controllers.networks import Address, address_for, release, reserve
+from reconciler.controllers.placing import placement_of
 from reconciler.controllers.readiness import is_ready, is_written_off
 from reconciler.controllers.snapshot import SETTLING, request_for, take_snapshot
 from reconciler.controllers.watches import job_of, jobs_of_node, own, waiting_jobs
 from reconciler.grid import Seen
+from reconciler.planning.addresses import NoAddress
 from reconciler.planning.placement import choose_node
-from reconciler.planning.types import Choice
 from reconciler.runtime.declare import Watch, controller
 from reconciler.runtime.outcome import DONE, Again, Terminal
 from reconciler.world import World, work_key
@@ -77,36 +79,37 @@ async def _place(context: Context, key: str) -> Again:
         request = request_for(job, context.world.cluster, node=job.spec.placement.node)
         choice = choose_node(take_snapshot(context.world, context.now(), settling=SETTLING), request)
         if choice.node is None:
-            return await _stay_pending(context, job, choice)
-        placed = await _placed(context, job, choice.node, choice.reason)
+            why = "; ".join(f"{node}: {reason}" for node, reason in sorted(choice.rejected.items())) or choice.reason
+            return await _stay_pending(context, job, NO_ROOM, f"no node fits: {why}")
+        try:
+            own = address_for(context.world, job)
+        except NoAddress as error:
+            return await _stay_pending(context, job, NO_ADDRESS, str(error))
+        placed = await _placed(context, job, choice.node, choice.reason, own)
     await context.tell(placed, SCHEDULED, f"placed on node/{choice.node}: {choice.reason}")
     return DONE
 
 
-async def _placed(context: Context, job: Job, node: str, reason: str) -> Job:
+async def _placed(context: Context, job: Job, node: str, reason: str, own: Address | None) -> Job:
     world, key = context.world, keys.placement(node, job.namespace, job.name)
     new = job.model_copy(deep=True)
     status = new.status
     status.phase, status.node, status.epoch, status.reason = JobPhase.STARTING, node, status.epoch + 1, reason
     status.observed_generation, status.message = job.metadata.generation, f"node/{node} is starting it"
     _set(context, new, SCHEDULED, True, PLACED, f"on node/{node}: {reason}")
-    revision = await (
-        context.store.transaction()
-        .expect(*world.expect(key, keys.alive(node), _node_key(node)))
-        .put(key, Placement(uid=_uid(job), epoch=status.epoch, role=Role.RUN, spec=job.spec))
-        .put_status(new)
-        .commit()
-    )
+    transaction = context.store.transaction().expect(*world.expect(key, keys.alive(node), _node_key(node)))
+    if own is not None:
+        reserve(transaction, world, new, own)
+    revision = await transaction.put(key, placement_of(world, new, Role.RUN, status.epoch)).put_status(new).commit()
     async with asyncio.timeout(SYNC_LIMIT):
         await context.reached(revision)
     return new
 
 
-async def _stay_pending(context: Context, job: Job, choice: Choice) -> Again:
-    why = "; ".join(f"{node}: {reason}" for node, reason in sorted(choice.rejected.items())) or choice.reason
+async def _stay_pending(context: Context, job: Job, reason: str, why: str) -> Again:
     new = job.model_copy(deep=True)
-    new.status.observed_generation, new.status.message = job.metadata.generation, f"no node fits: {why}"
-    _set(context, new, SCHEDULED, False, NO_ROOM, why)
+    new.status.observed_generation, new.status.message = job.metadata.generation, why
+    _set(context, new, SCHEDULED, False, reason, why.removeprefix("no node fits: "))
     if new.status != job.status:
         await context.store.update_status(new)
     return Again(LOOK_AGAIN)
@@ -173,6 +176,7 @@ async def _release(context: Context, job: Job, held: dict[str, Seen[Placement]])
     left = _left_on(context.world, job)
     if left:
         return await _say(context, job, f"is being deleted: {'; '.join(left)}")
+    await release(context, job)
     await context.store.remove_finalizer(job, STOP_FINALIZER)
     return DONE
 
@@ -215,12 +219,6 @@ def _held(world: World, job: Job) -> dict[str, Seen[Placement]]:
 
 def _node_key(node: str) -> str:
     return keys.object_key(Node, node)
-
-
-def _uid(job: Job) -> str:
-    if job.metadata.uid is None:
-        raise Terminal("NoUid", f"{job.label} has no uid: delete it and create it with mxctl")
-    return job.metadata.uid
 
 
 def _set(context: Context, job: Job, kind: str, status: bool, reason: str, message: str) -> None:

@@ -28,8 +28,9 @@ from crds.report import ReportPhase
 from reconciler.context import Context
 from reconciler.controllers.conclusion import conclude, give_up
 from reconciler.controllers.moving import find_move
+from reconciler.controllers.placing import placement_of
 from reconciler.controllers.readiness import is_ready, takes_orders
-from reconciler.controllers.snapshot import SETTLING, expected, take_snapshot
+from reconciler.controllers.snapshot import SETTLING, expected, needs, take_snapshot
 from reconciler.controllers.watches import OPEN, moves_of_job, moves_of_node, open_moves, own
 from reconciler.planning.placement import choose_node
 from reconciler.planning.types import PlacementRequest
@@ -192,6 +193,7 @@ def _request(context: Context, job: Job, source: str, wish: str | None) -> Place
         exclude=frozenset({source}),
         node_selector=job.spec.placement.node_selector,
         tolerations=tuple(job.spec.placement.tolerations),
+        needs=needs(job),
     )
 
 
@@ -217,7 +219,7 @@ async def _order(context: Context, migration: Migration, begin: Begin) -> int:
             ticket=ticket,
             deadline=now + timedelta(seconds=migration.spec.deadline),
         )
-        return Placement(uid=job.metadata.uid or "", epoch=epoch, role=role, spec=job.spec, move=order)
+        return placement_of(world, job, role, epoch, order)
 
     new_job, new = job.model_copy(deep=True), migration.model_copy(deep=True)
     new_job.status.phase, new_job.status.migration = JobPhase.MOVING, migration.name

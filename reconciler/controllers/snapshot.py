@@ -8,9 +8,10 @@ jobs would all be sent to the same idle node; for balancing the planner has its 
 from datetime import datetime
 
 from crds.cluster import ClusterSpec
-from crds.job import FINISHED, Job, JobPhase
+from crds.job import FINISHED, Job, JobPhase, NetworkMode
 from crds.load import JobLoad, LoadVector
 from crds.migration import Migration, MigrationPhase
+from crds.network import FEATURE
 from crds.node import Node
 from crds.placement import Role
 from reconciler.calibration import calibrate
@@ -47,6 +48,7 @@ def request_for(job: Job, cluster: ClusterSpec, *, node: str | None, exclude: fr
         exclude=exclude,
         node_selector=job.spec.placement.node_selector,
         tolerations=tuple(job.spec.placement.tolerations),
+        needs=needs(job),
     )
 
 
@@ -57,6 +59,11 @@ def expected(job: Job, cluster: ClusterSpec) -> tuple[float, int]:
         default.cpu if wanted.cpu is None else wanted.cpu,
         default.memory if wanted.memory is None else wanted.memory,
     )
+
+
+def needs(job: Job) -> frozenset[str]:
+    """Features a node must have for the job."""
+    return frozenset({FEATURE}) if job.spec.network.mode == NetworkMode.OWN else frozenset()
 
 
 def resident_for(job: Job, now: datetime) -> float:
@@ -111,6 +118,7 @@ def _job(world: World, job: Job, node: str, now: datetime, settling: float) -> J
         since_failed_move=_since_failed_move(world, key, now),
         node_selector=job.spec.placement.node_selector,
         tolerations=tuple(job.spec.placement.tolerations),
+        needs=needs(job),
     )
 
 
@@ -129,6 +137,7 @@ def _node(world: World, node: Node, now: datetime) -> NodeView:
         schedulable=not node.spec.unschedulable,
         labels=node.metadata.labels,
         taints=tuple(taint.key for taint in node.spec.taints),
+        features=frozenset(alive.value.features if alive else ()),
     )
 
 

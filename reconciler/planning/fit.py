@@ -2,7 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from crds.network import FEATURE
 from reconciler.planning.types import NodeView
+
+LACKS = {
+    FEATURE: "it has no bridge for jobs with a network of their own (its agent's log names it)",
+}
+"""What a missing feature means to people."""
 
 
 def closed(node: NodeView) -> str:
@@ -14,8 +20,10 @@ def closed(node: NodeView) -> str:
     return ""
 
 
-def refused(node: NodeView, selector: Mapping[str, str], tolerations: Sequence[str]) -> str:
+def refused(node: NodeView, selector: Mapping[str, str], tolerations: Sequence[str], needs: frozenset[str] = frozenset()) -> str:
     """Why this job may not run there; empty when it may."""
+    for need in sorted(needs - node.features):
+        return LACKS.get(need, f"feature {need} is missing")
     for label, value in sorted(selector.items()):
         if node.labels.get(label) != value:
             return f"label {label}={value} is missing"

@@ -22,6 +22,8 @@ class NodeView:
     schedulable: bool = True
     labels: dict[str, str] = field(default_factory=dict)
     taints: tuple[str, ...] = ()
+    features: frozenset[str] = frozenset()
+    """What it can do beside running jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class JobView:
     since_failed_move: float | None = None
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
+    """Features its node must have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,8 @@ class PlacementRequest:
     exclude: frozenset[str] = frozenset()
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
+    """Features its node must have."""
 
 
 @dataclass(frozen=True, slots=True)
