@@ -9,6 +9,7 @@ from crds.meta import Column, Model, Resource, Status
 from crds.quantity import Cpu, Duration, Memory
 
 JOB_RANGE = "10.77.0.128/25"
+Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
 
 
 class NetworkSpec(Model):
@@ -21,9 +22,7 @@ class NetworkSpec(Model):
     named; until then no job gets such a network."""
     gateway: str | None = None
     """Router in ``cidr`` for jobs with a network of their own; without it they reach what is in ``cidr``."""
-    domain: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")] = (
-        "mx.local"
-    )
+    domain: Domain = "mx.local"
     """DNS domain of the nodes and jobs."""
 
     @field_validator("cidr", "job_range")

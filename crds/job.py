@@ -304,6 +304,7 @@ class Job(Resource):
         Column("NODE", lambda j: j.status.node or "-"),
         Column("MOVES", lambda j: str(j.status.move_count)),
         Column("EXIT", lambda j: "-" if j.status.exit_code is None else str(j.status.exit_code)),
+        Column("ADDRESS", lambda j: j.status.address or "-", wide=True),
         Column("MEMORY", lambda j: human_memory(j.status.memory) if j.status.memory else "-", wide=True),
         Column("REASON", lambda j: shorten(j.status.message or j.status.reason, 80) or "-", wide=True),
         Column("COMMAND", lambda j: " ".join(j.spec.command).replace("\n", " ")[:60], wide=True),

@@ -30,8 +30,11 @@ class HostEntry(Model):
 
 
 def names_of(namespace: str, job: str, domain: str) -> list[str]:
-    """What a job is called by others. The bare name is for the default namespace only: it must not change its meaning because
-    somebody else runs a job of that name. For the same reason a name with a dot, which could be another's in full, is no bare one."""
+    """What a job is called by others.
+
+    The bare name is for the default namespace only: it must not change its meaning because somebody else runs a job of that name.
+    For the same reason a name with a dot, which could be another's in full, is no bare one.
+    """
     bare = [job] if namespace == DEFAULT_NAMESPACE and "." not in job else []
     return [f"{job}.{namespace}.{domain}", f"{job}.{namespace}", *bare]
 

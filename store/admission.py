@@ -1,9 +1,9 @@
 """What every object must pass before it is written: defaults, rules beyond its fields' types, size, uniqueness.
 
 Two Nodes never share a MAC or an address, also when two people create them at the same moment: each is reserved under
-/mx/addresses/ in the very transaction that writes the Node; and so are those that the reconciler gives to Jobs. A reservation whose
-owner is gone, or says something else by now, is taken over, so nothing has to clean up after a crash. Nodes put into etcd behind our
-back reserve nothing; ``validate_all`` (apply.py) sees those too.
+/mx/addresses/ in the very transaction that writes the Node; and so are those that the reconciler gives to Jobs. A reservation
+whose owner is gone, or says something else by now, is taken over, so nothing has to clean up after a crash. Nodes put into etcd
+behind our back reserve nothing; ``validate_all`` (apply.py) sees those too.
 """
 
 from collections.abc import Iterator

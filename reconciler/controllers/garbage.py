@@ -4,6 +4,7 @@ objects       whose owners are all gone
 Migrations    finished for longer than Cluster.spec.migrationHistory, or more than ``MOST_FINISHED``
 placements    whose Job is gone: the agent then stops what runs there. A Job that merely cannot be read is not gone
 node keys     of machines that are neither declared nor heard of: reports, claims, load
+addresses     and names of jobs that are gone
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from crds.node import Node
 from crds.placement import Placement
 from crds.registry import DECLARABLE
 from reconciler.context import Context
+from reconciler.controllers.networks import sweep_networks
 from reconciler.controllers.readiness import is_written_off
 from reconciler.controllers.watches import OPEN
 from reconciler.grid import Seen

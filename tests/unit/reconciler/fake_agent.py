@@ -7,9 +7,11 @@ running, frozen, restored or ended, so a test can count how many copies of a job
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from crds import keys
 from crds.load import Alive, JobLoad, LoadVector
+from crds.network import FEATURE
 from crds.placement import Placement, Role
 from crds.report import ENDED, Claim, JobReport, MoveReport, ReportPhase, Verdict
 from store.kv import Compare, Delete, Put, absent, unchanged
@@ -56,9 +58,10 @@ class FakeAgent:
 
     # --- the node itself ---
 
-    def beat(self, cpu: float = 1.0, memory: int = GIGA) -> None:
+    def beat(self, cpu: float = 1.0, memory: int = GIGA, **more: Any) -> None:
         """The heartbeat is there from now on."""
-        alive = Alive(boot_id="boot-1", agent_version="1", address=f"{self.name}:7950", cpu=cpu, memory=memory, since=self.now())
+        data = {"address": f"{self.name}:7950", "features": [FEATURE], **more}
+        alive = Alive(boot_id="boot-1", agent_version="1", cpu=cpu, memory=memory, since=self.now(), **data)
         self._put(keys.alive(self.name), alive.to_json())
 
     def die(self) -> None:

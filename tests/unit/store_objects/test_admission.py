@@ -4,7 +4,7 @@ import pytest
 
 from crds import keys
 from crds.image import Image
-from crds.job import Job
+from crds.job import Job, JobNetwork, NetworkMode
 from crds.meta import Metadata
 from crds.migration import Migration, MigrationSpec
 from crds.node import Node
@@ -15,6 +15,7 @@ from store.memory import MemoryKV
 from store.store import Store
 from tests.resources import job, node
 
+CHANGES = [("command", ["false"]), ("env", {"A": "b"}), ("workdir", "/tmp"), ("network", JobNetwork(mode=NetworkMode.OWN))]
 MAC, OTHER = "52:54:00:00:00:01", "52:54:00:00:00:02"
 
 
@@ -40,7 +41,7 @@ def test_the_largest_part_is_only_named_when_it_outweighs_the_rest() -> None:
     assert largest({}) == ()
 
 
-@pytest.mark.parametrize(("field", "value"), [("command", ["false"]), ("env", {"A": "b"}), ("workdir", "/tmp")])
+@pytest.mark.parametrize(("field", "value"), CHANGES)
 async def test_what_runs_cannot_be_changed(store: Store, field: str, value: object) -> None:
     made = await store.create(job())
     setattr(made.spec, field, value)
