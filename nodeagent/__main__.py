@@ -14,6 +14,7 @@ from nodeagent.agent import Agent
 from nodeagent.cgroups import Cgroups
 from nodeagent.config import DATA_PORT, Config
 from nodeagent.errors import AgentError
+from nodeagent.hooks import Hooks
 from nodeagent.load import LoadSampler
 from nodeagent.sandbox import NamespaceEngine
 from store.errors import StoreError
@@ -36,7 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def run(options: argparse.Namespace) -> None:
+async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
     """Until SIGTERM or SIGINT."""
     task = asyncio.current_task()
     assert task is not None
@@ -55,20 +56,20 @@ async def run(options: argparse.Namespace) -> None:
     kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")])
     try:
         engine = NamespaceEngine(config.run, config.shared, cgroups)
-        await Agent(config, kv, engine, LoadSampler(cgroups), image=facts.image_digest()).run()
+        await Agent(config, kv, engine, LoadSampler(cgroups), hooks=hooks, image=facts.image_digest()).run()
     finally:
         await kv.close()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 after a signal, 1 with one line for what stopped it."""
+def main(arguments: Sequence[str] | None = None, hooks: Hooks | None = None) -> int:
+    """0 after a signal, 1 with one line for what stopped it. ``hooks`` are for tests that start an agent of their own."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     level = logging.DEBUG if options.verbose else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     failed = 0
     try:
         with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(run(options))
+            asyncio.run(run(options, hooks))
     except* (AgentError, StoreError, OSError) as errors:
         failed = 1
         for error in errors.exceptions:

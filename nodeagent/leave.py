@@ -17,7 +17,7 @@ from crds.report import JobReport, MoveReport, ReportPhase
 from crds.states import SourceStep
 from nodeagent.case import Case, now
 from nodeagent.engine import Sandbox
-from nodeagent.errors import AgentError, MoveFailed, PeerLost
+from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running, receive_message, send_message, tune
 from nodeagent.space import check_room, make_fresh
 from nodeagent.stream import Sender, in_thread
@@ -137,16 +137,17 @@ async def _telling_why(case: Case, sock: socket.socket) -> AsyncIterator[None]:
     try:
         yield
     except (AgentError, OSError) as error:
-        await _abort(sock, _why(case, str(error)), case.parts.config.timing.connect)
+        await _abort(sock, _why(case, str(error), error), case.parts.config.timing.connect)
         raise
     except asyncio.CancelledError:
         await _abort(sock, _why(case, "the move was called off, or its deadline has passed"), FAREWELL)
         raise
 
 
-def _why(case: Case, otherwise: str) -> str:
+def _why(case: Case, otherwise: str, error: Exception | None = None) -> str:
     """For the destination. What looks like a failure of criu may be that there is nothing to dump any more."""
-    return "the job ended" if case.exit is not None else " ".join(otherwise.split())
+    ended = case.exit is not None or isinstance(error, SandboxGone)
+    return "the job ended" if ended else " ".join(otherwise.split())
 
 
 async def _freeze_and_stream(case: Case, sandbox: Sandbox, sock: socket.socket, until: float) -> _Streamed:
@@ -166,15 +167,24 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, sock: socket.socket, 
         await case.measure()
         files = await sending
         _tell_times(case, frozen_at, dumped_at, before, sender.bytes)
-    except (AgentError, asyncio.CancelledError):
+    except (AgentError, asyncio.CancelledError) as error:
         sender.end_early()  # at the end of a frame, so that the abort can follow
         await asyncio.wait({sending}, timeout=FAREWELL)
+        if isinstance(error, PeerLost):
+            raise _lost(case, error) from error
         raise
     finally:
         sending.cancel()
         await asyncio.wait({sending})
     await case.parts.hooks.at("leave.streamed", sandbox.copy)
     return _Streamed(files, last_pid, frozen_at)
+
+
+def _lost(case: Case, error: PeerLost) -> PeerLost:
+    """In words that name the node."""
+    order = case.held.order
+    node = order.destination if order else "?"
+    return PeerLost(f"node/{node} was lost before it had the whole job, because its agent died or the network broke: {error}")
 
 
 def _tell_times(case: Case, frozen_at: float, dumped_at: float, before: int, total: int) -> None:
