@@ -36,12 +36,12 @@ class Harm:
         """The answer to an agent that is at ``moment``."""
         side = "source" if node == self.source else "destination"
         self.seen.append(f"{side}:{moment}")
-        answer = {}
+        answer: dict[str, int] = {}
         if self.trial.flip is not None and not self.flipped and moment == "Connecting.after":
             self.flipped, answer = True, {"flip": self.trial.flip}
         if not self.struck and (side, moment) == (self.trial.side, self.trial.moment):
-            self.struck = "-"
-            self.struck = await self._strike()
+            self.struck = self.trial.fault
+            self.struck = self._strike()
             self.done.set()
         return answer
 
@@ -52,7 +52,7 @@ class Harm:
         for task in self.lasting:
             await task
 
-    async def _strike(self) -> str:
+    def _strike(self) -> str:
         word, _, who = self.trial.fault.partition(" ")
         if who.endswith("criu"):
             self._last(self._catch_criu(word, self.source if "source" in who else self.destination))
