@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from crds.document import find_problems
 from crds.job import Job
 from crds.node import Node
+from mxctl.core.caller import LIMIT, identity, shared_directory
 from mxctl.core.failures import FAILED, Failure
 from mxctl.core.jobs import ended, exit_code, job_key, same_job
 from mxctl.core.session import Session, warn_if_unled
@@ -24,6 +25,8 @@ from store.informer import Informer
 EXAMPLES = """
 mxctl run -- python3 -c 'print(sum(range(10**8)))'
 mxctl run --name sim --on n1 --cpu 1 --memory 512Mi --env SEED=7 -- ./simulate --steps 1000
+# as another user, with more open files and a lower priority
+mxctl run --user alice --limit nofile=4096 --nice 10 -- ./simulate
 # wait for the end and take over its exit code
 mxctl run --name check --wait -- sh -c 'exit 3'
 """
@@ -42,7 +45,21 @@ mxctl run --name check --wait -- sh -c 'exit 3'
 @click.option("--cpu", type=CPU, help="Cores it is expected to want, e.g. 0.5 or 500m.")
 @click.option("--memory", type=MEMORY, help="Memory it is expected to want, e.g. 512Mi.")
 @click.option("--env", type=PAIR, multiple=True, metavar="KEY=VALUE", help="Environment variable. Repeatable.")
-@click.option("--workdir", help="Working directory; /shared unless given.")
+@click.option("--workdir", help="Working directory; yours if it lies on /shared, else /shared.")
+@click.option(
+    "--user",
+    metavar="NAME|UID[:GROUP|GID]",
+    help="Whom it runs as; you unless given, and under sudo that is root. Names are looked up on this machine.",
+)
+@click.option(
+    "--limit",
+    type=LIMIT,
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Resource limit, soft and hard, by its name in prlimit(1), e.g. nofile=4096 or core=unlimited. Repeatable.",
+)
+@click.option("--nice", type=click.IntRange(-20, 19), default=0, show_default=True, help="Nice value.")
+@click.option("--umask", default="022", show_default=True, help="Umask, octal.")
 @click.option("--label", "-l", type=PAIR, multiple=True, metavar="KEY=VALUE", help="Label of the job. Repeatable.")
 @click.option("--wait", is_flag=True, help="Wait for the end, and end with the job's exit code.")
 @click.option("--timeout", type=DURATION, help="Wait no longer than this, e.g. 10m; the job goes on.")
@@ -50,24 +67,31 @@ mxctl run --name check --wait -- sh -c 'exit 3'
 def run(settings: Settings, /, command: tuple[str, ...], wait: bool, timeout: float | None, **options: Any) -> int:
     """Run a program as a job. It is no shell: for one, name it (sh -c '…').
 
-    The program must be there on the nodes: in their image, or on /shared, which is the same on all of them.
+    The program must be there on the nodes: in their image, or on /shared, which is the same on all of them. It runs as you do: the
+    same user and groups, on every node it comes to.
     """
     if options["pin"] and not options["node"]:
         raise Failure("--pin needs a node to pin to: add --on NODE")
-    return run_verb(settings, lambda session: _run(session, _job(command, session.namespace, options), wait, timeout))
+    return run_verb(settings, lambda session: _run(session, _job(command, session, options), wait, timeout))
 
 
-def _job(command: tuple[str, ...], namespace: str, options: dict[str, Any]) -> Job:
+def _job(command: tuple[str, ...], session: Session, options: dict[str, Any]) -> Job:
+    who = identity(options["user"])
     spec: dict[str, Any] = {
         "command": list(command),
-        "env": dict(options["env"]),
+        "env": {**who.env, **dict(options["env"])},
+        "user": who.user,
+        "limits": dict(options["limit"]),
+        "nice": options["nice"],
+        "umask": options["umask"],
         "resources": {"cpu": options["cpu"], "memory": options["memory"]},
         "placement": {"node": options["node"], "pinned": options["pin"]},
     }
-    if options["workdir"]:
-        spec["workdir"] = options["workdir"]
+    workdir = options["workdir"] or shared_directory(session.context.shared)
+    if workdir:
+        spec["workdir"] = workdir
     name = options["name"] or _name_for(command[0])
-    metadata = {"name": name, "namespace": namespace, "labels": dict(options["label"])}
+    metadata = {"name": name, "namespace": session.namespace, "labels": dict(options["label"])}
     try:
         return Job.model_validate({"metadata": metadata, "spec": spec})
     except ValidationError as error:

@@ -8,6 +8,7 @@ state of the freeze, so it survives the agent exactly as long as the processes i
 import asyncio
 import json
 import logging
+import os
 import shutil
 import time
 from dataclasses import asdict
@@ -115,7 +116,10 @@ class NamespaceSandbox:
         self._directory = directory
 
     async def start(self, spec: JobSpec, env: dict[str, str]) -> None:
-        """Starts the job's first process in its groups, its output appended to the job's log."""
+        """Starts the job's first process in its groups, as its user; its output is appended to the job's log."""
+        user = spec.user
+        for name in SCRATCH:  # the job's directory itself stays root's, so that nobody can put something else in their place
+            os.chown(self._directory / name, user.uid, user.gid, follow_symlinks=False)
         answer = await self._raw(
             "start",
             command=spec.command,
@@ -123,6 +127,7 @@ class NamespaceSandbox:
             workdir=spec.workdir,
             log=str(self._directory / LOG),
             groups=[str(path) for path in self._group.everywhere],
+            run_as={**user.to_data(), "limits": spec.limits, "nice": spec.nice, "umask": spec.umask},
         )
         if "code" in answer:
             raise StartFailed(answer["error"], answer["code"])

@@ -15,7 +15,8 @@ What always holds:
 - At most one criu runs, and it is our child: it dies with us, not with the agent.
 
 Requests, each answered by one line {"ok": true, …} or {"ok": false, "error": …}:
-    start {command, env, workdir, log, groups}  -> {pid} | {code, error}: why it could not be started, as the shell would say
+    start {command, env, workdir, log, groups, run_as}
+                                                -> {pid} | {code, error}: why it could not be started, as the shell would say
     status {}                                   -> {phase, job, criu, last_pid, stopped}
     dump {argv}                                 -> {rc}, when criu has ended; "frozen" from now on, if it succeeded or not
     expect {groups}                             a restore will follow: a child enters these groups now, which takes 15 ms, and

@@ -7,11 +7,13 @@ import errno
 import os
 import signal
 
+from nodeagent.shim.answers import Refused
+from nodeagent.shim.identity import take_on
 from nodeagent.shim.kernel import enter_groups, libc_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -28,29 +30,42 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def become_job(problem: int, command: list[str], env: dict[str, str], workdir: str, log: str, groups: list[str]) -> NoReturn:
-    """In the child: never returns. A failure is written to ``problem`` as "<exit code> <text>"."""
-    what = f"working directory {workdir}"
+def become_job(
+    problem: int, command: list[str], env: dict[str, str], workdir: str, log: str, groups: list[str], run_as: dict[str, Any]
+) -> NoReturn:
+    """In the child: never returns. A failure is written to ``problem`` as "<exit code> <text>".
+
+    ``run_as`` has uid, gid, groups, limits, nice and umask; empty: as we are. What needs root is done before the user is taken on;
+    the working directory is entered as the user, who may have to be kept out of it.
+    """
+    what = "control groups"
     try:
         os.setsid()
         reset_signals()
         enter_groups(groups)
         libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        os.chdir(workdir)
         what = f"output file {log}"
         null = os.open("/dev/null", os.O_RDONLY)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        what = command[0]
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        if run_as:
+            os.fchown(output, run_as["uid"], run_as["gid"])
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         problem = os.dup2(problem, 3, inheritable=False) if problem != 3 else problem
         os.closerange(4, 65536)
-        os.umask(0o022)
+        what = "user"
+        if run_as:
+            take_on(**run_as)
+        what = f"working directory {workdir}"
+        os.chdir(workdir)
+        what = command[0]
         os.execvpe(command[0], command, env)
     except OSError as error:
         code = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) and what == command[0] else 126
         os.write(problem, f"{code} {what}: {os.strerror(error.errno or 0)}".encode())
+    except Refused as error:
+        os.write(problem, f"126 {error}".encode())
     except ValueError as error:
         os.write(problem, f"126 {what}: {error}".encode())
     finally:

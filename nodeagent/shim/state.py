@@ -6,19 +6,20 @@ from __future__ import annotations  # so that typing need not be imported either
 
 import contextlib
 import os
-import resource
 import signal
 import sys
 import time
 
 from nodeagent.shim.answers import Refused, answer
 from nodeagent.shim.criu import Starter, become_criu
+from nodeagent.shim.identity import argv_as, dump_as, stop_writing
 from nodeagent.shim.kernel import clear_of, processes, read_int, write, write_atomically
 from nodeagent.shim.program import become_job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
     from nodeagent.shim.answers import Answer
 
@@ -45,12 +46,20 @@ class Shim:
 
     # requests
 
-    def start(self, command: list[str], env: dict[str, str], workdir: str, log: str, groups: list[str]) -> Answer:
+    def start(
+        self,
+        command: list[str],
+        env: dict[str, str],
+        workdir: str,
+        log: str,
+        groups: list[str],
+        run_as: dict[str, Any] | None = None,
+    ) -> Answer:
         self.must_be(EMPTY)
         problem_end, child_end = os.pipe()
         pid = os.fork()
         if pid == 0:
-            become_job(child_end, command, env, workdir, log, groups)
+            become_job(child_end, command, env, workdir, log, groups, run_as or {})
         os.close(child_end)
         with open(problem_end, encoding="utf-8") as file:
             problem = file.read()  # empty: the descriptor was closed by a successful exec
@@ -73,6 +82,7 @@ class Shim:
 
     def dump(self, connection: socket.socket, argv: list[str]) -> None:
         self.must_be(RUNNING)
+        argv = argv_as(dump_as(pid for pid, _, _ in processes()), argv)
         self.stopped = [pid for pid, state, _ in processes() if state == "T"]
         pid = os.fork()
         if pid == 0:
@@ -102,7 +112,7 @@ class Shim:
         if self.criu is not None and force:
             os.kill(self.criu, signal.SIGKILL)
         elif self.criu is not None:
-            resource.prlimit(self.criu, resource.RLIMIT_FSIZE, (0, 0))
+            stop_writing(self.criu)
         return {}
 
     def restored(self, groups: list[str], stopped: list[int]) -> Answer:

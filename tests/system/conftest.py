@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent.engine import Engine
+from tests.system.road import Road
 from tests.system.testnode import RemoteEngine, TestNode
 
 Connect = Callable[..., Awaitable[RemoteEngine]]
@@ -19,6 +20,7 @@ def sandbox_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Te
     """Two nodes that share a directory."""
     assert os.geteuid() == 0, "tests of sandboxes need root; run scripts/test as root"
     shared = tmp_path_factory.mktemp("shared")
+    shared.chmod(0o1777)  # as in a lab: jobs may be of any user
     nodes = tuple(TestNode(name, tmp_path_factory.mktemp(name), shared) for name in ("n1", "n2"))
     try:
         for node in nodes:
@@ -60,6 +62,12 @@ async def connect(sandbox_nodes: tuple[TestNode, TestNode]) -> AsyncIterator[Con
 async def engine(connect: Connect) -> RemoteEngine:
     """An agent's engine on the first node."""
     return await connect()
+
+
+@pytest.fixture
+async def road(sandbox_nodes: tuple[TestNode, TestNode], connect: Connect) -> Road:
+    """From the first node to the second and back."""
+    return Road([(node, await connect(node)) for node in sandbox_nodes])
 
 
 @pytest.fixture

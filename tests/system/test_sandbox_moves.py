@@ -1,18 +1,16 @@
 """Jobs of many shapes move between two nodes, there and back, with real criu; not one number of what they count is lost."""
 
-import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from crds.job import JobSpec
-from nodeagent.engine import Copy, Sandbox
+from nodeagent.engine import Sandbox
 from nodeagent.errors import EngineFailed
-from tests.engine_contract import DEADLINE, ENV, copy
-from tests.system.conftest import Connect
-from tests.system.testnode import RemoteEngine, TestNode
+from tests.engine_contract import ENV, copy
+from tests.system.road import Road
+from tests.system.testnode import TestNode
 from tests.system.witness import COUNTER, Witness
 
 PIPELINE = ("bash", "-c", 'i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done | while read -r x; do echo "$x"; done')
@@ -92,59 +90,6 @@ def program(sandbox_nodes: tuple[TestNode, TestNode]) -> Path:
     target = source.with_suffix("")
     subprocess.run(["cc", "-O1", "-static", "-o", str(target), str(source)], check=True, timeout=60)
     return target
-
-
-class Road:
-    """Moves copies between two nodes; images go by copying."""
-
-    def __init__(self, ends: list[tuple[TestNode, RemoteEngine]]) -> None:
-        self.ends = ends
-        self.at = 0
-        self.figures: dict[str, float] = {}
-
-    @property
-    def engine(self) -> RemoteEngine:
-        return self.ends[self.at][1]
-
-    async def move(self, old: Sandbox) -> Sandbox:
-        """To the other node; the old copy is killed before the new one runs."""
-        (here, _), (there, engine) = self.ends[self.at], self.ends[1 - self.at]
-        source, target = (node.path(f"/run/mx/images-{old.copy.name}-{old.copy.epoch}") for node in (here, there))
-        source.mkdir(parents=True)
-        new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
-        await new.expect()
-        try:
-            async with _timed(self.figures, "dump_ms"):
-                await old.dump(source, deadline=DEADLINE)
-            last = await old.last_pid()
-            async with _timed(self.figures, "copy_ms"):
-                shutil.copytree(source, target)
-            async with _timed(self.figures, "restore_ms"):
-                await new.restore(target, last_pid=last, deadline=DEADLINE)
-            self.figures["image_bytes"] = sum(path.stat().st_size for path in target.iterdir())
-        finally:
-            shutil.rmtree(source)
-            shutil.rmtree(target, ignore_errors=True)
-        await old.kill()
-        await new.resume()
-        self.at = 1 - self.at
-        return new
-
-
-class _timed:  # noqa: N801 - reads as a function
-    def __init__(self, figures: dict[str, float], name: str) -> None:
-        self._figures, self._name = figures, name
-
-    async def __aenter__(self) -> None:
-        self._began = time.perf_counter()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._figures[self._name] = (time.perf_counter() - self._began) * 1000
-
-
-@pytest.fixture
-async def road(sandbox_nodes: tuple[TestNode, TestNode], connect: Connect) -> Road:
-    return Road([(node, await connect(node)) for node in sandbox_nodes])
 
 
 @pytest.mark.parametrize("shape", JOBS)
