@@ -18,7 +18,7 @@ from clip.recipe import DEPENDENCIES
 PACKAGES = ("crds", "store", "nodeagent", "reconciler")
 LIBRARY = "usr/lib/mx"
 PYPROJECT = "pyproject.toml"
-SUFFIXES = frozenset({".py", ".json", ".yaml", ".sh"})
+SUFFIXES = frozenset({".py", ".json", ".yaml", ".sh", ".cnf"})
 ENTRIES = {
     "mx-nodeagent": ("nodeagent", "-sE", True),
     "mx-reconciler": ("reconciler", "-sE", True),

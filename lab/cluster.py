@@ -22,6 +22,7 @@ from clip.lock import locked
 from clip.progress import Report, silent
 from lab import network, node, plan
 from lab.cgroups import Groups
+from lab.enrol import open_authority
 from lab.errors import LabError, LabExists
 from lab.model import Lab, LabNode, Places, Power
 from lab.ready import SECONDS as READY_SECONDS
@@ -94,6 +95,7 @@ def _build(places: Places, lab: Lab, report: Report) -> None:
     _switch_on(places, lab, lab.nodes)
     report("waiting for etcd")
     _wait_until_ready(places, lab.nodes, since, report)
+    open_authority(places)  # also where no agent runs, for the files the context names
     lab.ready = True
     places.save(lab)
     with context.changing(Path(lab.config_file)) as contexts:

@@ -110,6 +110,7 @@ class Places:
         self.record = self.directory / "lab.json"
         self.lock = self.state / "labs" / f".{lab}.lock"
         self.shared = self.directory / "shared"
+        self.authority = self.directory / "authority"
         self.netns = f"mx-{lab}"
 
     def node(self, node: str) -> Path:

@@ -10,6 +10,8 @@ from lab.model import ENDPOINT, HEAD, HEAD_ADDRESS, LAB_NAME, MOST_NODES, LabNod
 
 DEFAULT_CPUS = "0.35"
 DEFAULT_MEMORY = "512Mi"
+TLS = "/var/lib/mx/agent/tls"
+"""Where an agent has its key and certificate, as seen on the node; on its disk, so they survive a reboot."""
 LEAST_CPUS = 0.01  # the kernel takes quotas from 1 ms of 100 ms
 LEAST_MEMORY = 64 * 2**20  # the agent itself needs that much
 
@@ -44,7 +46,7 @@ class Services:
 
 def agent_service(node: str) -> tuple[Service, ...]:
     """The node agent as it runs on ``node``."""
-    return (Service(name="nodeagent", command=["mx-nodeagent", "--node", node, "--endpoints", ENDPOINT]),)
+    return (Service(name="nodeagent", command=["mx-nodeagent", "--node", node, "--endpoints", ENDPOINT, "--tls", TLS]),)
 
 
 EVERYTHING = Services((ETCD, RECONCILER), agent_service)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from crds import keys
 from crds.load import Alive
 from lab.declare import declare_nodes
+from lab.enrol import admin_files, enrol, open_authority
 from lab.errors import LabError
 from lab.model import ENDPOINT, HEAD, Lab, LabNode, Places
 from lab.node import is_on, log_tail, services
@@ -39,8 +40,17 @@ class Wait:
 
 
 def context_of(places: Places) -> Context:
-    """How to reach a lab's etcd."""
-    return Context(name=f"lab-{places.lab}", endpoints=[ENDPOINT], netns=places.netns, shared=str(places.shared))
+    """How to reach a lab's etcd, and its agents."""
+    ca, certificate, key = map(str, admin_files(places))
+    return Context(
+        name=f"lab-{places.lab}",
+        endpoints=[ENDPOINT],
+        netns=places.netns,
+        shared=str(places.shared),
+        ca=ca,
+        certificate=certificate,
+        key=key,
+    )
 
 
 async def wait_for_etcd(wait: Wait, kv: KV) -> None:
@@ -55,11 +65,13 @@ async def wait_for_etcd(wait: Wait, kv: KV) -> None:
 
 
 async def wait_for_agents(wait: Wait, kv: KV) -> None:
-    """Until each agent's heartbeat of this start is there. Polls: what is awaited takes a second or two, once."""
+    """Until each agent has its certificate and its heartbeat of this start is there. Polls: it takes a second or two, once."""
     missing = {node.name for node in wait.nodes if _runs(node, "nodeagent")}
+    authority = open_authority(wait.places)
     while missing:
         for name in sorted(missing):
-            if await _is_alive(kv, name, wait.since):
+            enrolled = not _has_tls(wait.lab.node(name)) or enrol(authority, wait.lab.node(name))
+            if enrolled and await _is_alive(kv, name, wait.since):
                 missing.remove(name)
                 print(f"{name} is alive", flush=True)
         if missing:
@@ -73,6 +85,10 @@ async def _is_alive(kv: KV, node: str, since: datetime) -> bool:
         return found is not None and Alive.model_validate_json(found.value).since >= since
     except ValidationError:
         return False
+
+
+def _has_tls(node: LabNode) -> bool:
+    return any("--tls" in service.command for service in node.services)
 
 
 def _runs(node: LabNode, service: str) -> bool:

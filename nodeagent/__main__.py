@@ -33,6 +33,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, default=Path("/shared"), help="the same on all nodes (default: %(default)s)")
     parser.add_argument("--address", help="address at which peers reach the data channel (default: the first found)")
     parser.add_argument("--port", type=int, default=DATA_PORT, help="port of the data channel (default: %(default)s)")
+    channel = parser.add_mutually_exclusive_group(required=True)
+    channel.add_argument("--tls", type=Path, metavar="DIR", help="key and certificates of the data channel; the key is made there")
+    channel.add_argument("--insecure", action="store_true", help="a data channel without TLS: whoever reaches it is believed")
     parser.add_argument("--verbose", action="store_true", help="say more")
     return parser.parse_args(arguments)
 
@@ -50,6 +53,7 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
         shared=options.shared,
         address=options.address or facts.first_address(),
         port=options.port,
+        tls=options.tls,
     )
     cgroups = Cgroups()
     cgroups.prepare()

@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from crds.states import SourceStep
 from nodeagent import facts
 from nodeagent.case import Parts, now
 from nodeagent.config import Config
+from nodeagent.credentials import Credentials, Files, prepare
 from nodeagent.engine import Copy, Engine
 from nodeagent.errors import AgentError, EngineFailed
 from nodeagent.exchange import Exchange
@@ -30,6 +31,7 @@ from nodeagent.jobs import Placed
 from nodeagent.journal import HERE, Journal, Record
 from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
+from nodeagent.tcp import TcpExchange
 from nodeagent.telling import LoadSource, tell_load
 from nodeagent.worker import Worker
 from store.errors import StoreError
@@ -38,7 +40,6 @@ from store.kv import KV, KeyValue
 
 log = logging.getLogger(__name__)
 
-MOST_STREAMS = 64  # ends of moves at once
 RELOAD_PAUSE = 0.5  # seconds between attempts to read our own reports
 
 
@@ -50,7 +51,15 @@ class Agent:
     """One node. ``run`` ends by cancellation only; everything it started is then ended, except jobs."""
 
     def __init__(
-        self, config: Config, kv: KV, engine: Engine, load: LoadSource, *, hooks: Hooks | None = None, image: str = ""
+        self,
+        config: Config,
+        kv: KV,
+        engine: Engine,
+        load: LoadSource,
+        *,
+        hooks: Hooks | None = None,
+        image: str = "",
+        network: Callable[[Config], Exchange] | None = None,
     ) -> None:
         self._config = config
         self._kv = kv
@@ -58,6 +67,7 @@ class Agent:
         self._load = load
         self._hooks = hooks or NoHooks()
         self._image = image
+        self._network = network or tcp_exchange
         self._since = datetime.now(UTC)
         self._criu = ""
         self._boot_id = ""
@@ -88,6 +98,8 @@ class Agent:
         with _alone(self._config.state):
             async with self._parts() as parts, asyncio.TaskGroup() as group:
                 self._group, self._shared_parts = group, parts
+                if self._config.tls is not None:
+                    await prepare(self._config.tls, self._config.node)
                 await self._look_around()
                 group.create_task(parts.exchange.serve(), name="data channel")
                 for key in sorted(self._records.keys() | self._leftovers.keys()):
@@ -102,12 +114,11 @@ class Agent:
 
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[Parts]:
-        config, timing = self._config, self._config.timing
+        config = self._config
         self._boot_id = facts.boot_id(config.run)
         config.images.mkdir(parents=True, exist_ok=True)
-        self._exchange = Exchange("0.0.0.0", config.port, hello=timing.hello, silence=timing.answer)
+        self._exchange = self._network(config)
         disk = ThreadPoolExecutor(4, thread_name_prefix="journal")
-        streams = ThreadPoolExecutor(MOST_STREAMS, thread_name_prefix="stream")
         try:
             yield Parts(
                 config=config,
@@ -118,13 +129,11 @@ class Agent:
                 exchange=self._exchange,
                 hooks=self._hooks,
                 disk=disk,
-                streams=streams,
                 memory_free=self._memory_free,
             )
         finally:
             self._exchange.close()
             disk.shutdown(wait=True)
-            streams.shutdown(wait=False, cancel_futures=True)
 
     async def _look_around(self) -> None:
         """What a former life left on this node."""
@@ -219,6 +228,13 @@ class Agent:
                 started = case.record.started_at or now()
                 frozen = step in (SourceStep.FREEZING, SourceStep.SENT)
                 yield Watched(case.record.copy_here, case.sandbox, (now() - started).total_seconds(), frozen)
+
+
+def tcp_exchange(config: Config) -> Exchange:
+    """The data channel as it is in production. AgentError when its port is taken."""
+    credentials = Credentials(Files.of_node(config.tls)) if config.tls else None
+    timing = config.timing
+    return TcpExchange("0.0.0.0", config.port, hello=timing.hello, silence=timing.answer, credentials=credentials)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ stand; after it everything goes forward. The half-done states of a dead agent ar
 import asyncio
 import logging
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,12 +16,12 @@ from crds.placement import MoveOrder
 from crds.report import Claim, JobReport, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep
 from nodeagent.case import Case, now, one_line
+from nodeagent.channel import Channel
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.exchange import Caller
-from nodeagent.frames import End, Message, Ready, Refused, Running, send_message
+from nodeagent.frames import End, Message, Ready, Refused, Running
 from nodeagent.ledger import refusal
 from nodeagent.space import check_room, make_fresh
-from nodeagent.stream import Receiver, in_thread
 from store.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -49,16 +48,16 @@ async def receive_job(case: Case) -> None:
         try:
             async with _deadline(order):
                 caller = await _let_in(case, order)
-                arrived = await _receive_and_restore(case, caller.sock)
+                arrived = await _receive_and_restore(case, caller.channel)
         except (AgentError, OSError) as error:
             await refuse(case, one_line(error))
         else:
             await _commit_and_run(case, order, arrived)
         if caller is not None:
-            await _tell(case, caller.sock)
+            await _tell(case, caller.channel)
     finally:
         if caller is not None:
-            caller.sock.close()
+            caller.channel.close()
 
 
 @asynccontextmanager
@@ -77,31 +76,31 @@ async def _let_in(case: Case, order: MoveOrder) -> Caller:
     case.hold(sandbox)
     await sandbox.expect()
     await case.parts.hooks.at("arrive.prepared", record.copy_here)
-    with case.parts.exchange.expect(record.copy_here, order.ticket) as came:
+    with case.parts.exchange.expect(record.copy_here, order.ticket, order.source) as came:
         caller = await came
     try:
         check_room(case.parts.config.images, caller.hello.memory, restored=True, node_free=case.parts.memory_free())
         images = case.images(record.copy_here)
         await asyncio.to_thread(make_fresh, images)
         await case.advance(DestinationStep.RECEIVING, report=_report(case, ReportPhase.ARRIVING, DestinationStep.RECEIVING))
-        await send_message(caller.sock, Ready(), timeout=case.parts.config.timing.connect)
+        await caller.channel.send(Ready(), timeout=case.parts.config.timing.connect)
     except (MoveFailed, OSError) as error:
-        await _try_to_tell(case, caller.sock, Refused(reason=one_line(error)))
-        caller.sock.close()
+        await _try_to_tell(case, caller.channel, Refused(reason=one_line(error)))
+        caller.channel.close()
         raise
     except BaseException:
-        caller.sock.close()
+        caller.channel.close()
         raise
     return caller
 
 
-async def _receive_and_restore(case: Case, sock: socket.socket) -> Arrived:
+async def _receive_and_restore(case: Case, channel: Channel) -> Arrived:
     sandbox, record = case.sandbox, case.held
     assert sandbox is not None
     images = case.images(record.copy_here)
-    receiver = Receiver(sock, images, most=shutil.disk_usage(images).free)
+    receiver = channel.receive_images(images, most=shutil.disk_usage(images).free)
     try:
-        end = await in_thread(case.parts.streams, receiver.run, receiver.stop)
+        end = await receiver.run()
     except PeerLost as error:
         lost = f"node/{_order(case).source} was lost before the whole job had come, because its agent died or the network broke"
         raise PeerLost(f"{lost}: {error}") from error
@@ -196,18 +195,18 @@ async def refuse(case: Case, reason: str) -> None:
         raise MoveFailed(f"job {case.key}: a claim that accepts it stands, though it was refused: left for people to look at")
 
 
-async def _tell(case: Case, sock: socket.socket) -> None:
+async def _tell(case: Case, channel: Channel) -> None:
     """The verdict, best effort: the source learns it from its placement as well, a little later."""
     record = case.held
     if record.at == DestinationStep.RUNNING:
-        await _try_to_tell(case, sock, Running(freeze_ms=_freeze_ms(case)))
+        await _try_to_tell(case, channel, Running(freeze_ms=_freeze_ms(case)))
     elif record.at == DestinationStep.REFUSED:
-        await _try_to_tell(case, sock, Refused(reason=record.reason))
+        await _try_to_tell(case, channel, Refused(reason=record.reason))
 
 
-async def _try_to_tell(case: Case, sock: socket.socket, message: Message) -> None:
+async def _try_to_tell(case: Case, channel: Channel, message: Message) -> None:
     try:
-        await send_message(sock, message, timeout=case.parts.config.timing.connect)
+        await channel.send(message, timeout=case.parts.config.timing.connect)
     except PeerLost as error:
         log.info("job %s: the source was not told: %s", case.key, error)
 

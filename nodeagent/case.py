@@ -40,8 +40,6 @@ class Parts:
     hooks: Hooks
     disk: Executor
     """Threads for the journal; nothing else may keep them busy."""
-    streams: Executor
-    """Threads for image streams, one for each end of a move under way."""
     memory_free: Callable[[], int]
     """Bytes the node has left for jobs under its own limit."""
 

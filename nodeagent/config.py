@@ -42,6 +42,8 @@ class Config:
     """Where peers reach the data channel."""
     port: int = DATA_PORT
     """0: any free one."""
+    tls: Path | None = None
+    """Directory of key and certificates of the data channel; None: no TLS, and nobody proves who it is."""
     timing: Timing = field(default_factory=Timing)
 
     @property

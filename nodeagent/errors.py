@@ -5,7 +5,8 @@ AgentError
 ├── EngineFailed     criu (or a namespace, or a cgroup) refused; the message quotes its last error line
 ├── SandboxGone      the shim does not live any more
 └── MoveFailed       one end gave up; before the commit point the job goes on at the source
-    └── PeerLost     the data channel broke or was silent too long: what the other end decided is not known
+    ├── PeerLost     the data channel broke or was silent too long: what the other end decided is not known
+    └── Untrusted    the other end (or we, to it) could not prove who it is; trying again cannot help
 """
 
 
@@ -35,3 +36,7 @@ class MoveFailed(AgentError):  # noqa: N818
 
 class PeerLost(MoveFailed):
     """The other end does not answer; its decision is unknown."""
+
+
+class Untrusted(MoveFailed):
+    """Who is at the other end is not who should be there, or cannot prove it."""

@@ -1,31 +1,40 @@
-"""The data channel's door: listens for sources of moves, checks their tickets, hands each connection to the arrival it is for.
+"""The data channel's door: lets callers in, hears what they come for, and hands each connection to whom it is for.
 
-A connection is good for one move. A stranger gets little: few at once, a small hello, a few seconds.
+The first message says the kind of the connection: ``Hello`` is a move, for the arrival that waits for it with the same ticket;
+``Open`` is anything else, for the handler that was registered for its purpose. A connection is good for one of them. A stranger
+gets little: few at once, a small first message, a few seconds. How connections are made is the matter of a subclass: tcp.py, and
+one in memory for tests.
 """
 
 import asyncio
 import hmac
 import logging
-import socket
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
+
+from crds.organisations import NODES
+from nodeagent.channel import Channel
 from nodeagent.engine import Copy
-from nodeagent.errors import AgentError, MoveFailed
-from nodeagent.frames import MAX_HELLO, Hello, Refused, receive_message, send_message, tune
+from nodeagent.errors import AgentError, MoveFailed, PeerLost, Untrusted
+from nodeagent.frames import MAX_HELLO, Hello, Message, Open, Refused
 
 log = logging.getLogger(__name__)
 
-PAUSE = 1.0  # seconds after a connection could not be accepted
-MOST_STRANGERS = 32  # connections that have not shown a ticket yet
+MOST_STRANGERS = 32  # connections that have not said what they want yet
+
+Handler = Callable[[Channel, Open], Awaitable[None]]
+"""Has the channel until it returns; then it is closed. AgentError and OSError are logged as the end of the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A source that showed the right ticket; the socket is the arrival's from now on."""
+    """A source that showed the right ticket; the channel is the arrival's from now on."""
 
-    sock: socket.socket
+    channel: Channel
     hello: Hello
 
 
@@ -34,89 +43,124 @@ class Expected:
     """An arrival that waits for its source."""
 
     ticket: str
+    source: str
     came: "asyncio.Future[Caller]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Exchange:
-    """One listening socket, bound when made (AgentError). ``serve`` runs until cancelled. Times are seconds."""
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    organisation: str
+    handler: Handler
 
-    def __init__(self, host: str, port: int, *, hello: float, silence: float) -> None:
-        try:
-            self._listener = socket.create_server((host, port), backlog=64)
-        except OSError as error:
-            raise AgentError(f"data channel: {host}:{port} cannot be opened: {error}: choose another --port") from error
-        self._listener.setblocking(False)
-        self.port: int = self._listener.getsockname()[1]
+
+class Exchange(ABC):
+    """What all data channels have in common. ``hello``: seconds in which a caller must have said what it wants."""
+
+    port: int
+
+    def __init__(self, *, hello: float) -> None:
         self._hello = hello
-        self._silence = silence
+        self._kinds: dict[str, _Kind] = {}
         self._expected: dict[Copy, Expected] = {}
         self._news = asyncio.Event()
         self._strangers = asyncio.Semaphore(MOST_STRANGERS)
 
+    @abstractmethod
     async def serve(self) -> None:
-        """Accepts callers."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    await self._strangers.acquire()
-                    try:
-                        sock, address = await loop.sock_accept(self._listener)
-                    except OSError as error:  # out of file descriptors, most likely: the jobs must not suffer from that
-                        log.error("data channel: no connection can be taken at the moment: %s", error)
-                        self._strangers.release()
-                        await asyncio.sleep(PAUSE)
-                        continue
-                    group.create_task(self._receive(sock, address[0]), name=f"caller {address[0]}")
-        finally:
-            self.close()
+        """Lets callers in until cancelled."""
 
+    @abstractmethod
+    async def dial(self, peer: str, *, node: str, timeout: float) -> Channel:
+        """A channel to the agent at ``peer`` (host:port), which must be that of ``node``. PeerLost, Untrusted."""
+
+    @abstractmethod
     def close(self) -> None:
         """Frees the port. May be repeated."""
-        self._listener.close()
+
+    def register(self, purpose: str, organisation: str, handler: Handler) -> None:
+        """Connections opened for ``purpose`` by one of ``organisation`` go to ``handler``."""
+        assert purpose not in self._kinds, f"purpose {purpose} is registered twice"
+        self._kinds[purpose] = _Kind(organisation, handler)
 
     @contextmanager
-    def expect(self, copy: Copy, ticket: str) -> Iterator["asyncio.Future[Caller]"]:
-        """Lets the source of that copy in, once; the future holds the connection. When the body fails nobody keeps it open."""
-        expected = self._expected[copy] = Expected(ticket)
+    def expect(self, copy: Copy, ticket: str, source: str) -> Iterator["asyncio.Future[Caller]"]:
+        """Lets the node ``source`` in with that copy, once; the future holds the connection. If the body fails it is closed."""
+        expected = self._expected[copy] = Expected(ticket, source)
         news, self._news = self._news, asyncio.Event()
         news.set()
         try:
             yield expected.came
         except BaseException:
             if expected.came.done() and not expected.came.cancelled():
-                expected.came.result().sock.close()
+                expected.came.result().channel.close()
             raise
         finally:
             del self._expected[copy]
             expected.came.cancel()
 
-    async def _receive(self, sock: socket.socket, address: str) -> None:
-        """One stranger, until it is turned away or handed over."""
-        handed_over = False
+    async def welcome(self, connect: Callable[[], Awaitable[Channel]], address: str) -> None:
+        """One caller, from its connection to its end or its handing over. The caller of this holds one of ``_strangers``."""
+        channel: Channel | None = None
+        stranger, handed_over = True, False
         try:
-            tune(sock, self._silence)
-            handed_over = await self._admit(sock)
-        except (AgentError, OSError, TimeoutError) as error:
-            log.warning("data channel: caller %s turned away: %s", address, str(error) or "no hello in time")
+            async with asyncio.timeout(self._hello):
+                channel = await connect()
+                first = await self._hear(channel)
+            if isinstance(first, Open):
+                handler = await self._find(channel, first)
+                self._strangers.release()
+                stranger = False
+                await handler(channel, first)
+            else:
+                handed_over = await self._admit(channel, first)
+        except (AgentError, OSError, TimeoutError, ValidationError) as error:
+            who = channel.peer if channel else "caller"
+            log.warning("data channel: %s at %s turned away: %s", who, address, str(error) or "no hello in time")
         finally:
-            self._strangers.release()
-            if not handed_over:
-                sock.close()
+            if stranger:
+                self._strangers.release()
+            if channel is not None and not handed_over:
+                channel.close()
 
-    async def _admit(self, sock: socket.socket) -> bool:
+    async def _hear(self, channel: Channel) -> Message:
+        try:
+            return await channel.receive(timeout=self._hello, most=MAX_HELLO)
+        except Untrusted as error:  # one of us speaks TLS and the other does not: any answer tells it
+            raise await self._refuse(channel, str(error)) from error
+
+    async def _find(self, channel: Channel, first: Open) -> Handler:
+        kind = self._kinds.get(first.purpose)
+        if kind is None:
+            raise await self._refuse(channel, f"connections for {first.purpose!r} are not known to this agent")
+        if not channel.peer.may_be(kind.organisation):
+            raise await self._refuse(channel, f"{first.purpose} is for {kind.organisation}, the certificate says {channel.peer}")
+        return kind.handler
+
+    async def _admit(self, channel: Channel, hello: object) -> bool:
+        if not isinstance(hello, Hello):
+            raise MoveFailed(f"{getattr(hello, 'kind', hello)} instead of hello")
+        if not channel.peer.may_be(NODES):
+            raise await self._refuse(channel, f"only nodes send jobs, the certificate says {channel.peer}")
         async with asyncio.timeout(self._hello):
-            hello = await receive_message(sock, timeout=self._hello, most=MAX_HELLO)
-            if not isinstance(hello, Hello):
-                raise MoveFailed(f"{hello.kind} instead of hello")
             expected = await self._wait_expected(Copy(hello.namespace, hello.name, hello.uid, hello.epoch))
+        if not channel.peer.may_be(NODES, expected.source):
+            raise await self._refuse(
+                channel, f"the job is to come from node {expected.source}, the certificate says {channel.peer}"
+            )
         if not hmac.compare_digest(expected.ticket.encode(), hello.ticket.encode()):
-            raise MoveFailed(f"wrong ticket for job {hello.namespace}/{hello.name} epoch {hello.epoch}")
+            raise await self._refuse(channel, f"wrong ticket for job {hello.namespace}/{hello.name} epoch {hello.epoch}")
         if expected.came.done():
-            await send_message(sock, Refused(reason="this move has its connection already"), timeout=self._hello)
-            return False
-        expected.came.set_result(Caller(sock, hello))
+            raise await self._refuse(channel, "this move has its connection already")
+        expected.came.set_result(Caller(channel, hello))
         return True
+
+    async def _refuse(self, channel: Channel, reason: str) -> AgentError:
+        """Tells the caller, as well as that goes; returns what is to be raised here."""
+        try:
+            await channel.send(Refused(reason=reason), timeout=self._hello)
+        except PeerLost as lost:
+            log.info("data channel: the caller was not told: %s", lost)
+        return Untrusted(reason)
 
     async def _wait_expected(self, copy: Copy) -> Expected:
         """The source may be faster than our own placement."""

@@ -4,19 +4,18 @@ A frame is a header (kind, file number, length) and its payload: either a messag
 are checked before anything is read, a stranger's more strictly than that of a caller who has shown the ticket.
 """
 
-import asyncio
-import socket
 import struct
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from crds.meta import Model, Name, Time
-from nodeagent.errors import MoveFailed, PeerLost
+from nodeagent.errors import MoveFailed, Untrusted
 
 HEADER = struct.Struct(">cHI")
 MESSAGE = b"M"
 DATA = b"D"
+_TLS = (b"\x15", b"\x16")  # first bytes of its records: an alert, a handshake
 CHUNK = 1 << 20  # bytes of image data in one frame, at most
 MAX_HELLO = 16 << 10  # bytes
 MAX_MESSAGE = 8 << 20  # bytes: the end frame of a job with tens of thousands of images
@@ -33,6 +32,15 @@ class Hello(Model):
     ticket: str
     memory: int
     """Bytes the images will take, roughly."""
+
+
+class Open(Model):
+    """Anybody: this connection is for something other than a move; what follows is between caller and handler."""
+
+    kind: Literal["open"] = "open"
+    purpose: str = Field(pattern=r"^[a-z][-a-z0-9]{0,40}$")
+    body: dict[str, Any] = Field(default_factory=dict)
+    """What the handler of that purpose wants to know first; it checks it."""
 
 
 class Ready(Model):
@@ -93,7 +101,7 @@ class Refused(Model):
     reason: str
 
 
-Message = Hello | Ready | File | End | Abort | Running | Refused
+Message = Hello | Open | Ready | File | End | Abort | Running | Refused
 _MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
 
@@ -115,51 +123,10 @@ def parse_header(header: bytes | bytearray | memoryview, most: int) -> tuple[byt
     """Kind, file number, length of the payload. Raises MoveFailed for one that is too long or of no known kind."""
     kind, number, length = HEADER.unpack(header)
     allowed = {MESSAGE: most, DATA: CHUNK}.get(kind)
+    if kind in _TLS:
+        raise Untrusted(
+            "data channel: one end speaks TLS, the other does not: start both agents with --tls, or both with --insecure"
+        )
     if allowed is None or length > allowed:
         raise MoveFailed(f"data channel: a frame of kind {kind!r} and {length} bytes is not allowed")
     return kind, number, length
-
-
-async def send_message(sock: socket.socket, message: Message, *, timeout: float) -> None:
-    """From the event loop; ``timeout`` in seconds. Raises PeerLost."""
-    try:
-        sock.setblocking(False)
-        async with asyncio.timeout(timeout):
-            await asyncio.get_running_loop().sock_sendall(sock, encode(message))
-    except (OSError, TimeoutError) as error:
-        raise PeerLost(f"data channel: {message.kind} was not sent: {str(error) or 'no answer in time'}") from error
-
-
-async def receive_message(sock: socket.socket, *, timeout: float | None, most: int = MAX_MESSAGE) -> Message:
-    """From the event loop; ``timeout`` in seconds, None waits as long as the peer lives. Raises PeerLost, MoveFailed."""
-    try:
-        sock.setblocking(False)
-        async with asyncio.timeout(timeout):
-            kind, _, length = parse_header(await _exactly(sock, HEADER.size), most)
-            payload = await _exactly(sock, length)
-    except (OSError, TimeoutError) as error:
-        raise PeerLost(f"data channel: no message came: {str(error) or 'no answer in time'}") from error
-    if kind != MESSAGE:
-        raise MoveFailed("data channel: image data where a message was expected")
-    return decode(payload)
-
-
-async def _exactly(sock: socket.socket, length: int) -> bytearray:
-    buffer = bytearray(length)
-    view = memoryview(buffer)
-    while view:
-        count = await asyncio.get_running_loop().sock_recv_into(sock, view)
-        if count == 0:
-            raise ConnectionError("the peer closed the connection")
-        view = view[count:]
-    return buffer
-
-
-def tune(sock: socket.socket, silence: float) -> None:
-    """No waiting for full packets; a peer that acknowledges nothing for ``silence`` seconds is given up."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(silence / 3)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, int(silence / 6)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))

@@ -6,7 +6,6 @@ destination's word, or a new placement, decides; a failure here then means waiti
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,11 +15,11 @@ from crds.placement import MoveOrder
 from crds.report import JobReport, MoveReport, ReportPhase
 from crds.states import SourceStep
 from nodeagent.case import Case, now
+from nodeagent.channel import Channel
 from nodeagent.engine import Sandbox
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
-from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running, receive_message, send_message, tune
+from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running
 from nodeagent.space import check_room, make_fresh
-from nodeagent.stream import Sender, in_thread
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +49,17 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
     assert order is not None, f"job {case.key} leaves without an order"
     until = time.monotonic() + (order.deadline - now()).total_seconds()
     async with _deadline(until, order.migration):
-        sock = await _connect(case, order, await _size(case))
-    with sock:
+        channel = await _connect(case, order, await _size(case))
+    try:
         async with _deadline(until, order.migration):
-            async with _telling_why(case, sock):
+            async with _telling_why(case, channel):
                 await case.parts.hooks.at("leave.connected", sandbox.copy)
-                streamed = await _freeze_and_stream(case, sandbox, sock, until)
+                streamed = await _freeze_and_stream(case, sandbox, channel, until)
                 await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
-            await _send_end(case, sock, streamed)
-        return await _verdict(case, sock)
+            await _send_end(case, channel, streamed)
+        return await _verdict(case, channel)
+    finally:
+        channel.close()
 
 
 @asynccontextmanager
@@ -80,7 +81,7 @@ async def _size(case: Case) -> int:
     return memory
 
 
-async def _connect(case: Case, order: MoveOrder, memory: int) -> socket.socket:
+async def _connect(case: Case, order: MoveOrder, memory: int) -> Channel:
     """Tries until the deadline above it strikes: the destination may not have read its placement yet."""
     told = ""
     while True:
@@ -93,54 +94,37 @@ async def _connect(case: Case, order: MoveOrder, memory: int) -> socket.socket:
         await asyncio.sleep(RETRY)
 
 
-async def _greet(case: Case, order: MoveOrder, memory: int) -> socket.socket:
+async def _greet(case: Case, order: MoveOrder, memory: int) -> Channel:
     """One attempt. Raises PeerLost (try again), MoveFailed (the destination does not want it)."""
     timing = case.parts.config.timing
-    sock = await _dial(order.peer, timing.connect)
+    channel = await case.parts.exchange.dial(order.peer, node=order.destination, timeout=timing.connect)
     try:
-        tune(sock, timing.answer)
         record = case.held
         hello = Hello(
             namespace=record.namespace, name=record.name, uid=record.uid, epoch=record.epoch, ticket=order.ticket, memory=memory
         )
-        await send_message(sock, hello, timeout=timing.connect)
-        answer = await receive_message(sock, timeout=timing.hello + timing.answer)
+        await channel.send(hello, timeout=timing.connect)
+        answer = await channel.receive(timeout=timing.hello + timing.answer)
         if isinstance(answer, Refused):
             raise MoveFailed(f"{order.destination} refused: {answer.reason}")
         if not isinstance(answer, Ready):
             raise MoveFailed(f"{order.destination} answered {answer.kind} instead of ready")
     except BaseException:
-        sock.close()
+        channel.close()
         raise
-    return sock
-
-
-async def _dial(peer: str, timeout: float) -> socket.socket:
-    host, _, port = peer.rpartition(":")
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    sock.setblocking(False)
-    try:
-        async with asyncio.timeout(timeout):
-            await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
-    except (OSError, TimeoutError, ValueError) as error:
-        sock.close()
-        raise PeerLost(f"{peer} cannot be reached: {str(error) or 'no answer in time'}") from error
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    return channel
 
 
 @asynccontextmanager
-async def _telling_why(case: Case, sock: socket.socket) -> AsyncIterator[None]:
+async def _telling_why(case: Case, channel: Channel) -> AsyncIterator[None]:
     """Before SENT: whatever ends the move, the destination is told, so that its refusal names the true cause."""
     try:
         yield
     except (AgentError, OSError) as error:
-        await _abort(sock, _why(case, str(error), error), case.parts.config.timing.connect)
+        await _abort(channel, _why(case, str(error), error), case.parts.config.timing.connect)
         raise
     except asyncio.CancelledError:
-        await _abort(sock, _why(case, "the move was called off, or its deadline has passed"), FAREWELL)
+        await _abort(channel, _why(case, "the move was called off, or its deadline has passed"), FAREWELL)
         raise
 
 
@@ -150,13 +134,13 @@ def _why(case: Case, otherwise: str, error: Exception | None = None) -> str:
     return "the job ended" if ended else " ".join(otherwise.split())
 
 
-async def _freeze_and_stream(case: Case, sandbox: Sandbox, sock: socket.socket, until: float) -> _Streamed:
+async def _freeze_and_stream(case: Case, sandbox: Sandbox, channel: Channel, until: float) -> _Streamed:
     """All images are sent and the job stands frozen when it returns. The sender's thread runs before the freeze begins."""
     images = case.images(sandbox.copy)
     await asyncio.to_thread(make_fresh, images)
     await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
-    sender = Sender(sock, images, silence=case.parts.config.timing.answer)
-    sending = asyncio.create_task(in_thread(case.parts.streams, sender.run, sender.stop), name=f"send {case.key}")
+    sender = channel.send_images(images)
+    sending = asyncio.create_task(sender.run(), name=f"send {case.key}")
     try:
         frozen_at = time.monotonic()
         dumping = asyncio.create_task(sandbox.dump(images, deadline=max(0.1, until - frozen_at)), name=f"dump {case.key}")
@@ -206,7 +190,7 @@ async def _both_alive(dumping: "asyncio.Task[None]", sending: "asyncio.Task[list
             await asyncio.wait({dumping})
 
 
-async def _send_end(case: Case, sock: socket.socket, streamed: _Streamed) -> None:
+async def _send_end(case: Case, channel: Channel, streamed: _Streamed) -> None:
     """At SENT only: it is durable before the frame can be on its way."""
     end = End(
         files=streamed.files,
@@ -215,23 +199,23 @@ async def _send_end(case: Case, sock: socket.socket, streamed: _Streamed) -> Non
         cpu_seconds=case.cpu_seconds,
         started_at=case.held.started_at,
     )
-    await send_message(sock, end, timeout=case.parts.config.timing.answer)
+    await channel.send(end, timeout=case.parts.config.timing.answer)
     await case.parts.hooks.at("leave.end_sent", case.held.copy_here)
 
 
-async def _verdict(case: Case, sock: socket.socket) -> Running | Refused:
+async def _verdict(case: Case, channel: Channel) -> Running | Refused:
     """No time-out: a living destination decides, a dead one breaks the connection, and the placement may change any time."""
-    answer = await receive_message(sock, timeout=None)
+    answer = await channel.receive(timeout=None)
     if not isinstance(answer, Running | Refused):
         raise PeerLost(f"data channel: the destination of job {case.key} answered {answer.kind}: its decision is not known")
     await case.parts.hooks.at(f"leave.{answer.kind}", case.held.copy_here)
     return answer
 
 
-async def _abort(sock: socket.socket, reason: str, timeout: float) -> None:
+async def _abort(channel: Channel, reason: str, timeout: float) -> None:
     """Best effort: a destination that gets no end frame never restores anyway."""
     try:
-        await send_message(sock, Abort(reason=reason), timeout=timeout)
+        await channel.send(Abort(reason=reason), timeout=timeout)
     except PeerLost as lost:
         log.info("the destination was not told: %s", lost)
 

@@ -1,29 +1,43 @@
 """Tail-stream: the images cross the wire while criu still writes them.
 
-The sender reads the growing pages-*.img from the local tmpfs in a thread that runs before the freeze begins; the small images
-follow when the dump is done. Both ends work with blocking sockets in threads of their own: reading, checksums and sending all
-release the interpreter's lock, and the event loop stays free. Every file has a running CRC-32 at both ends; the end frame compares
-them.
+The sender reads the growing pages-*.img from the local tmpfs before and while the job is frozen; the small images follow when the
+dump is done. Every file has a running CRC-32 at both ends; the end frame compares them. ``Outbox`` and ``Inbox`` know files and
+frames, and nothing of the wire; ``Sender`` and ``Receiver`` carry their frames over a blocking connection in threads of their own:
+reading, checksums, encryption and sending all release the interpreter's lock, and the event loop stays free.
 """
 
 import asyncio
 import os
-import socket
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from nodeagent.errors import MoveFailed, PeerLost
-from nodeagent.frames import CHUNK, DATA, HEADER, MAX_MESSAGE, Abort, End, File, FileSum, decode, encode, parse_header
+from nodeagent.frames import CHUNK, DATA, HEADER, MAX_MESSAGE, Abort, End, File, FileSum, Message, decode, encode, parse_header
 
 POLL = 0.001  # seconds between two looks for more when criu has written nothing new
 MAX_FILES = 1 << 16
+PAGES = "pages-"
+"""What begins so grows for long, and is sent while it does."""
+_LEAST = 4096  # bytes of room in the buffer for which it is worth going on to fill it
 
 T = TypeVar("T")
+
+
+class Wire(Protocol):
+    """A blocking connection. All raise OSError; ``TimeoutError`` when the peer takes in nothing."""
+
+    def settimeout(self, seconds: float | None) -> None: ...
+
+    def sendall(self, data: memoryview) -> None: ...
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Bytes read, 0 at the end of the connection."""
+        ...
 
 
 async def in_thread(executor: Executor, work: Callable[[], T], stop: Callable[[], None]) -> T:
@@ -39,35 +53,174 @@ async def in_thread(executor: Executor, work: Callable[[], T], stop: Callable[[]
         raise
 
 
-def cut(sock: socket.socket) -> None:
-    """Wakes a thread that is blocked on the socket; it gets an error or an end of file."""
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # the peer was faster
-
-
 @dataclass(slots=True)
-class _Sent:
+class _Passed:
+    """What has passed of one file. ``descriptor`` is -1 when it is closed."""
+
     number: int
+    name: str
     descriptor: int
     length: int = 0
     crc32: int = 0
 
+    def close(self) -> None:
+        if self.descriptor != -1:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Outbox:
+    """A directory of images as frames. Not for two threads at once."""
+
+    def __init__(self, images: Path) -> None:
+        self._images = images
+        self._files: dict[str, _Passed] = {}
+        self._buffer = memoryview(bytearray(HEADER.size + CHUNK))
+        self._fill = 0
+        self.bytes = 0
+        """Image bytes given out up to now."""
+
+    def growing(self) -> Iterator[memoryview]:
+        """Frames with what is new in the pages; each is to be sent before the next is asked for."""
+        for name in self._names(PAGES):
+            yield from self._new(name)
+        yield from self._flush()
+
+    def rest(self) -> Iterator[memoryview]:
+        """Once, when the dump is done: frames with all that was not given out yet."""
+        for name in sorted(self._names(""), key=lambda name: (not name.startswith(PAGES), name)):
+            yield from self._new(name)
+            self._files[name].close()
+        yield from self._flush()
+
+    def sums(self) -> list[FileSum]:
+        """Of all files, in the order of sending."""
+        return [FileSum(name=name, length=sent.length, crc32=sent.crc32) for name, sent in self._files.items()]
+
+    def close(self) -> None:
+        """Closes the files. May be repeated."""
+        for sent in self._files.values():
+            sent.close()
+
+    def _names(self, prefix: str) -> list[str]:
+        with os.scandir(self._images) as entries:
+            return sorted(entry.name for entry in entries if entry.name.startswith(prefix) and not entry.name.endswith(".log"))
+
+    def _new(self, name: str) -> Iterator[memoryview]:
+        sent = self._files.get(name)
+        if sent is None:
+            sent = self._open(name)
+            yield from self._add(encode(File(number=sent.number, name=name)))
+        while True:
+            if len(self._buffer) - self._fill < HEADER.size + _LEAST:
+                yield from self._flush()
+            begin = self._fill + HEADER.size
+            count = os.readv(sent.descriptor, [self._buffer[begin:]])
+            if count == 0:
+                return
+            HEADER.pack_into(self._buffer, self._fill, DATA, sent.number, count)
+            self._fill = begin + count
+            sent.crc32 = zlib.crc32(self._buffer[begin : self._fill], sent.crc32)
+            sent.length += count
+            self.bytes += count
+
+    def _add(self, frame: bytes) -> Iterator[memoryview]:
+        if len(self._buffer) - self._fill < len(frame):
+            yield from self._flush()
+        self._buffer[self._fill : self._fill + len(frame)] = frame
+        self._fill += len(frame)
+
+    def _flush(self) -> Iterator[memoryview]:
+        if self._fill:
+            filled, self._fill = self._fill, 0
+            yield self._buffer[:filled]
+
+    def _open(self, name: str) -> _Passed:
+        if len(self._files) >= MAX_FILES:
+            raise MoveFailed(f"{self._images}: more than {MAX_FILES} image files")
+        descriptor = os.open(self._images / name, os.O_RDONLY | os.O_CLOEXEC)
+        sent = self._files[name] = _Passed(len(self._files), name, descriptor)
+        return sent
+
+
+class Inbox:
+    """Frames as a directory of images. Not for two threads at once. Raises MoveFailed, and OSError for what cannot be written."""
+
+    def __init__(self, images: Path, *, most: int) -> None:
+        self._images = images
+        self._most = most
+        self._files: dict[int, _Passed] = {}
+        self.bytes = 0
+        """Image bytes kept up to now; more than ``most`` is refused."""
+
+    def take(self, message: Message) -> End | None:
+        """The end frame when it was one, and all it promised is there."""
+        if isinstance(message, End):
+            self._verify(message)
+            return message
+        if isinstance(message, Abort):
+            raise MoveFailed(f"the source gave up: {message.reason}")
+        if not isinstance(message, File):
+            raise MoveFailed(f"data channel: {message.kind} while images were expected")
+        self._create(message)
+        return None
+
+    def allow(self, number: int, length: int) -> None:
+        """Before data is read: whether it may come."""
+        if number not in self._files:
+            raise MoveFailed(f"data channel: data of image number {number}, which was never named")
+        if self.bytes + length > self._most:
+            raise MoveFailed(f"images are larger than the {self._most} bytes there is room for")
+
+    def keep(self, number: int, data: memoryview) -> None:
+        """Data that was allowed."""
+        file = self._files[number]
+        file.crc32 = zlib.crc32(data, file.crc32)
+        file.length += len(data)
+        self.bytes += len(data)
+        while data:
+            data = data[os.write(file.descriptor, data) :]
+
+    def close(self) -> None:
+        """Closes the files. May be repeated."""
+        for file in self._files.values():
+            file.close()
+
+    def _create(self, file: File) -> None:
+        if file.number in self._files:
+            raise MoveFailed(f"data channel: image number {file.number} was named twice")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._images / file.name, flags, 0o600)
+        self._files[file.number] = _Passed(file.number, file.name, descriptor)
+
+    def _verify(self, end: End) -> None:
+        here = {file.name: (file.length, file.crc32) for file in self._files.values()}
+        promised = {file.name: (file.length, file.crc32) for file in end.files}
+        for name in sorted(here.keys() | promised.keys()):
+            if name not in here or name not in promised:
+                raise MoveFailed(f"image {name} {'did not arrive' if name in promised else 'was not announced at the end'}")
+            if here[name][0] != promised[name][0]:
+                raise MoveFailed(f"image {name} has {here[name][0]} bytes here, {promised[name][0]} at the source")
+            if here[name] != promised[name]:
+                raise MoveFailed(f"image {name} was damaged on its way: its checksum differs")
+
 
 class Sender:
-    """Source's end. ``run`` blocks until all is sent; ``dumped`` tells it that the images are complete. Use it once."""
+    """Source's end (``channel.Outgoing``). ``cut`` must wake a thread that is blocked on the wire; ``silence`` is in seconds."""
 
-    def __init__(self, sock: socket.socket, images: Path, *, silence: float) -> None:
-        self._sock = sock
-        self._images = images
+    def __init__(self, wire: Wire, images: Path, executor: Executor, cut: Callable[[], None], *, silence: float) -> None:
         self._silence = silence
+        self._wire = wire
+        self._outbox = Outbox(images)
+        self._executor = executor
+        self._cut = cut
         self._dumped = threading.Event()
         self._stopped = False
-        self._files: dict[str, _Sent] = {}
-        self._buffer = memoryview(bytearray(HEADER.size + CHUNK))
-        self.bytes = 0
+
+    @property
+    def bytes(self) -> int:
         """Image bytes sent up to now."""
+        return self._outbox.bytes
 
     def dumped(self) -> None:
         """The dump succeeded: what is there now is all there will be."""
@@ -81,52 +234,35 @@ class Sender:
     def stop(self) -> None:
         """Makes ``run`` end with PeerLost at once; the connection is lost."""
         self.end_early()
-        cut(self._sock)
+        self._cut()
 
-    def run(self) -> list[FileSum]:
-        """Sums of all files, in the order of sending. Raises PeerLost, and MoveFailed when the images cannot be read."""
+    async def run(self) -> list[FileSum]:
+        """Sends until all is sent, in a thread."""
+        return await in_thread(self._executor, self.work, self.stop)
+
+    def work(self) -> list[FileSum]:
+        """Blocks until all is sent. Raises PeerLost, and MoveFailed when the images cannot be read."""
         try:
-            self._sock.settimeout(self._silence)
+            self._wire.settimeout(self._silence)
             while not self._dumped.is_set():
-                if not self._sweep("pages-"):
+                if not self._send(self._outbox.growing()):
                     self._dumped.wait(POLL)
             self._check_stopped()
-            self._sweep("pages-")
-            self._sweep("")
+            self._send(self._outbox.rest())
         except OSError as error:
             raise PeerLost(f"data channel: the destination took no more images: {error.strerror or 'no answer in time'}") from error
         finally:
-            for sent in self._files.values():
-                os.close(sent.descriptor)
-        return [FileSum(name=name, length=sent.length, crc32=sent.crc32) for name, sent in self._files.items()]
+            self._outbox.close()
+        return self._outbox.sums()
 
-    def _sweep(self, prefix: str) -> int:
-        """Sends what is new in all files of that prefix; returns how much that was, in bytes."""
-        with os.scandir(self._images) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.startswith(prefix) and not entry.name.endswith(".log"))
-        before = self.bytes
-        for name in names:
-            self._send_new(name)
-        return self.bytes - before
-
-    def _send_new(self, name: str) -> None:
-        sent = self._files.get(name) or self._open(name)
-        while count := os.readv(sent.descriptor, [self._buffer[HEADER.size :]]):
+    def _send(self, frames: Iterator[memoryview]) -> bool:
+        """Whether there was anything to send."""
+        any_sent = False
+        for frame in frames:
             self._check_stopped()
-            data = self._buffer[HEADER.size : HEADER.size + count]
-            HEADER.pack_into(self._buffer, 0, DATA, sent.number, count)
-            sent.crc32 = zlib.crc32(data, sent.crc32)
-            sent.length += count
-            self._sock.sendall(self._buffer[: HEADER.size + count])
-            self.bytes += count
-
-    def _open(self, name: str) -> _Sent:
-        if len(self._files) >= MAX_FILES:
-            raise MoveFailed(f"{self._images}: more than {MAX_FILES} image files")
-        descriptor = os.open(self._images / name, os.O_RDONLY | os.O_CLOEXEC)
-        sent = self._files[name] = _Sent(len(self._files), descriptor)
-        self._sock.sendall(encode(File(number=sent.number, name=name)))
-        return sent
+            self._wire.sendall(frame)
+            any_sent = True
+        return any_sent
 
     def _check_stopped(self) -> None:
         if self._stopped:
@@ -134,94 +270,59 @@ class Sender:
 
 
 class Receiver:
-    """Destination's end. ``run`` blocks until the end frame came and all it promised is there. Use it once."""
+    """Destination's end (``channel.Incoming``). ``cut`` must wake a thread that is blocked on the wire."""
 
-    def __init__(self, sock: socket.socket, images: Path, *, most: int) -> None:
-        self._sock = sock
+    def __init__(self, wire: Wire, images: Path, executor: Executor, cut: Callable[[], None], *, most: int) -> None:
+        self._wire = wire
         self._images = images
-        self._most = most
-        self._files: dict[int, tuple[str, _Sent]] = {}
+        self._inbox = Inbox(images, most=most)
+        self._executor = executor
+        self._cut = cut
         self._buffer = memoryview(bytearray(CHUNK))
-        self.bytes = 0
-        """Image bytes received up to now; more than ``most`` is refused."""
 
-    def stop(self) -> None:
-        """Makes ``run`` end with PeerLost, soon."""
-        cut(self._sock)
+    @property
+    def bytes(self) -> int:
+        """Image bytes received up to now."""
+        return self._inbox.bytes
 
-    def run(self) -> End:
-        """The verified end frame. Raises PeerLost, and MoveFailed for damaged data, an abort, or no room."""
+    async def run(self) -> End:
+        """Receives to the verified end frame, in a thread."""
+        return await in_thread(self._executor, self.work, self._cut)
+
+    def work(self) -> End:
+        """Blocks until the end frame. Raises PeerLost, and MoveFailed for damaged data, an abort, or no room."""
         try:
-            self._sock.settimeout(None)  # criu may be silent for long; a dead peer is found by TCP, the deadline by the caller
+            self._wire.settimeout(None)  # criu may be silent for long; a dead peer is found by TCP, the deadline by the caller
             while (end := self._frame()) is None:
                 pass
-            self._verify(end)
         except ConnectionError as error:
             raise PeerLost(f"data channel: images did not arrive: {error}") from error
         except OSError as error:
             raise MoveFailed(f"{self._images}: images cannot be kept here: {error}") from error
         finally:
-            for _, file in self._files.values():
-                os.close(file.descriptor)
+            self._inbox.close()
         return end
 
     def _frame(self) -> End | None:
         header = bytearray(HEADER.size)
-        self._fill(memoryview(header))
+        self._read(memoryview(header))
         kind, number, length = parse_header(header, MAX_MESSAGE)
         if kind == DATA:
-            self._keep(number, length)
+            self._inbox.allow(number, length)
+            data = self._buffer[:length]
+            self._read(data)
+            self._inbox.keep(number, data)
             return None
         payload = bytearray(length)
-        self._fill(memoryview(payload))
-        message = decode(payload)
-        if isinstance(message, End):
-            return message
-        if isinstance(message, Abort):
-            raise MoveFailed(f"the source gave up: {message.reason}")
-        if not isinstance(message, File):
-            raise MoveFailed(f"data channel: {message.kind} while images were expected")
-        self._create(message)
-        return None
+        self._read(memoryview(payload))
+        return self._inbox.take(decode(payload))
 
-    def _create(self, file: File) -> None:
-        if file.number in self._files:
-            raise MoveFailed(f"data channel: image number {file.number} was named twice")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self._images / file.name, flags, 0o600)
-        self._files[file.number] = (file.name, _Sent(file.number, descriptor))
-
-    def _keep(self, number: int, length: int) -> None:
-        if number not in self._files:
-            raise MoveFailed(f"data channel: data of image number {number}, which was never named")
-        if self.bytes + length > self._most:
-            raise MoveFailed(f"images are larger than the {self._most} bytes there is room for")
-        data = self._buffer[:length]
-        self._fill(data)
-        _, file = self._files[number]
-        file.crc32 = zlib.crc32(data, file.crc32)
-        file.length += length
-        self.bytes += length
-        while data:
-            data = data[os.write(file.descriptor, data) :]
-
-    def _fill(self, view: memoryview) -> None:
+    def _read(self, view: memoryview) -> None:
         while view:
             try:
-                count = self._sock.recv_into(view)
+                count = self._wire.recv_into(view)
             except OSError as error:
                 raise ConnectionError(str(error)) from error
             if count == 0:
                 raise ConnectionError("the peer closed the connection")
             view = view[count:]
-
-    def _verify(self, end: End) -> None:
-        here = {name: (file.length, file.crc32) for name, file in self._files.values()}
-        promised = {file.name: (file.length, file.crc32) for file in end.files}
-        for name in sorted(here.keys() | promised.keys()):
-            if name not in here or name not in promised:
-                raise MoveFailed(f"image {name} {'did not arrive' if name in promised else 'was not announced at the end'}")
-            if here[name][0] != promised[name][0]:
-                raise MoveFailed(f"image {name} has {here[name][0]} bytes here, {promised[name][0]} at the source")
-            if here[name] != promised[name]:
-                raise MoveFailed(f"image {name} was damaged on its way: its checksum differs")

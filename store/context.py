@@ -41,6 +41,12 @@ class Context(Model):
     """Named network namespace to enter first; unset for a cluster on the network."""
     shared: str | None = None
     """Where this machine sees the nodes' /shared; unset when it does not."""
+    ca: str | None = None
+    """File of the authority that agents' certificates come from, PEM; unset when agents run without TLS."""
+    certificate: str | None = None
+    """File of the certificate that proves to agents who we are, PEM."""
+    key: str | None = None
+    """File of its key, PEM."""
 
 
 class Contexts(Model):

@@ -23,7 +23,7 @@ def test_head_and_nodes() -> None:
     )
     assert (second.name, second.address, second.cpus) == ("n2", "10.77.0.12", 0.2)
     assert [service.name for service in head.services] == ["etcd", "reconciler"]
-    assert first.services[0].command == ["mx-nodeagent", "--node", "n1", "--endpoints", "10.77.0.1:2379"]
+    assert first.services[0].command == ["mx-nodeagent", "--node", "n1", "--endpoints", "10.77.0.1:2379", "--tls", plan.TLS]
 
 
 def test_addresses_and_macs_stay_unique_in_the_largest_lab() -> None:

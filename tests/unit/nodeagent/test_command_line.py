@@ -10,8 +10,8 @@ from nodeagent.errors import MoveFailed
 from nodeagent.space import check_room, images_need
 
 
-def test_two_words_are_enough() -> None:
-    options = parse(["--node", "n1", "--endpoints", "10.0.0.1:2379"])
+def test_three_words_are_enough() -> None:
+    options = parse(["--node", "n1", "--endpoints", "10.0.0.1:2379", "--insecure"])
     assert (options.state, options.run, options.shared, options.port) == (
         Path("/var/lib/mx/agent"),
         Path("/run/mx"),
@@ -20,7 +20,16 @@ def test_two_words_are_enough() -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", [[], ["--node", "n1"], ["--node", "n1", "--endpoints", "x", "--port", "many"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--node", "n1"],
+        ["--node", "n1", "--endpoints", "x"],
+        ["--node", "n1", "--endpoints", "x", "--insecure", "--tls", "/tls"],
+        ["--node", "n1", "--endpoints", "x", "--insecure", "--port", "many"],
+    ],
+)
 def test_a_wrong_command_line_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(arguments)

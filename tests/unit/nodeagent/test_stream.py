@@ -1,6 +1,5 @@
 """The stream: growing files arrive whole; damaged, short, surplus and hostile ones are noticed; both ends can be stopped."""
 
-import asyncio
 import socket
 import struct
 import threading
@@ -13,9 +12,18 @@ import pytest
 
 from nodeagent.errors import MoveFailed, PeerLost
 from nodeagent.frames import CHUNK, DATA, HEADER, Abort, End, File, FileSum, Message, Ready, encode
-from nodeagent.stream import Receiver, Sender, in_thread
+from nodeagent.stream import Receiver, Sender
 
 PLENTY = 1 << 30
+POOL = ThreadPoolExecutor(2)
+
+
+def sender_of(sock: socket.socket, images: Path, silence: float = 10) -> Sender:
+    return Sender(sock, images, POOL, lambda: sock.shutdown(socket.SHUT_RDWR), silence=silence)
+
+
+def receiver_of(sock: socket.socket, images: Path, most: int = PLENTY) -> Receiver:
+    return Receiver(sock, images, POOL, lambda: sock.shutdown(socket.SHUT_RDWR), most=most)
 
 
 @pytest.fixture
@@ -51,8 +59,8 @@ def test_files_that_grow_arrive_whole(
     pair: tuple[socket.socket, socket.socket], here: Path, there: Path, pool: ThreadPoolExecutor
 ) -> None:
     """Pages are sent while they are written; small images, and what is added at the last moment, follow. Logs stay."""
-    sender, receiver = Sender(pair[0], here, silence=10), Receiver(pair[1], there, most=PLENTY)
-    sending, receiving = pool.submit(sender.run), pool.submit(receiver.run)
+    sender, receiver = sender_of(pair[0], here), receiver_of(pair[1], there)
+    sending, receiving = pool.submit(sender.work), pool.submit(receiver.work)
     piece = bytes(range(256)) * 1000
     with (here / "pages-1.img").open("wb", buffering=0) as one, (here / "pages-2.img").open("wb", buffering=0) as two:
         for _ in range(10):
@@ -96,7 +104,7 @@ def receive(pair: tuple[socket.socket, socket.socket], there: Path, *frames: byt
     writing = threading.Thread(target=pair[0].sendall, args=(raw,), daemon=True)
     writing.start()
     try:
-        return Receiver(pair[1], there, most=most).run()
+        return receiver_of(pair[1], there, most).work()
     finally:
         pair[1].close()
         writing.join(10)
@@ -155,29 +163,29 @@ def test_a_stream_that_breaks_off_is_a_lost_peer(pair: tuple[socket.socket, sock
     pair[0].sendall(whole[:length])
     pair[0].close()
     with pytest.raises(PeerLost):
-        Receiver(pair[1], there, most=PLENTY).run()
+        receiver_of(pair[1], there).work()
 
 
 def test_a_sender_whose_peer_hangs_up_ends(pair: tuple[socket.socket, socket.socket], here: Path) -> None:
     (here / "pages-1.img").write_bytes(b"x" * 4096)
     pair[1].close()
     with pytest.raises(PeerLost):
-        Sender(pair[0], here, silence=10).run()
+        sender_of(pair[0], here).work()
 
 
 def test_a_sender_whose_peer_reads_nothing_ends(pair: tuple[socket.socket, socket.socket], here: Path) -> None:
     (here / "pages-1.img").write_bytes(b"x" * (8 << 20))
     with pytest.raises(PeerLost):
-        Sender(pair[0], here, silence=0.05).run()
+        sender_of(pair[0], here, 0.05).work()
 
 
 def test_a_sender_that_ends_early_leaves_the_connection_usable(
     pair: tuple[socket.socket, socket.socket], here: Path, there: Path, pool: ThreadPoolExecutor
 ) -> None:
     (here / "pages-1.img").write_bytes(b"x" * 100_000)
-    sender = Sender(pair[0], here, silence=10)
-    sending = pool.submit(sender.run)
-    receiving = pool.submit(Receiver(pair[1], there, most=PLENTY).run)
+    sender = sender_of(pair[0], here)
+    sending = pool.submit(sender.work)
+    receiving = pool.submit(receiver_of(pair[1], there).work)
     wait_for(lambda: sender.bytes == 100_000)
     sender.end_early()
     with pytest.raises(PeerLost, match="stopped"):
@@ -185,15 +193,3 @@ def test_a_sender_that_ends_early_leaves_the_connection_usable(
     pair[0].sendall(encode(Abort(reason="dump failed")))
     with pytest.raises(MoveFailed, match="dump failed"):
         receiving.result(10)
-
-
-async def test_cancelling_wakes_a_blocked_thread(
-    pair: tuple[socket.socket, socket.socket], there: Path, pool: ThreadPoolExecutor
-) -> None:
-    receiver = Receiver(pair[1], there, most=PLENTY)
-    task = asyncio.create_task(in_thread(pool, receiver.run, receiver.stop))
-    await asyncio.sleep(0)
-    task.cancel()
-    async with asyncio.timeout(10):
-        with pytest.raises(asyncio.CancelledError):
-            await task

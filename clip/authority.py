@@ -1,0 +1,161 @@
+"""The cluster's own small certificate authority: who its certificate names may take part in the data channel.
+
+It lives with whoever runs the cluster, never on a node: DIRECTORY/ca.key (0600) and DIRECTORY/ca.crt. Nodes make their own keys and
+send requests (nodeagent/credentials.py); people who may do everything get a key and a certificate of the organisation mx:admins.
+Errors: AuthorityError, in one line.
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from clip.errors import ClipError
+from crds.organisations import ADMINS, NODES
+
+AUTHORITY_DAYS = 3650
+CERTIFICATE_DAYS = 365
+_EARLIER = timedelta(minutes=5)  # clocks differ a little
+
+
+class AuthorityError(ClipError):
+    """A certificate cannot be issued; says which, and why."""
+
+
+class Authority:
+    """Issues certificates. Made by ``open``."""
+
+    def __init__(self, directory: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        self.directory = directory
+        self._key = key
+        self.certificate = certificate
+
+    @classmethod
+    def open(cls, directory: Path, name: str) -> "Authority":
+        """The one that lies in the directory, or a new one called ``name``."""
+        key_file, certificate_file = directory / "ca.key", directory / "ca.crt"
+        if not certificate_file.exists():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            key = ec.generate_private_key(ec.SECP256R1())
+            _write(key_file, _private(key), 0o600)
+            _write(certificate_file, _root(key, name).public_bytes(serialization.Encoding.PEM), 0o644)
+        try:
+            private = serialization.load_pem_private_key(key_file.read_bytes(), None)
+            certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise AuthorityError(
+                f"authority in {directory}: cannot be read: {error}; remove the directory for a new one"
+            ) from error
+        if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != certificate.public_key():
+            raise AuthorityError(f"authority in {directory}: ca.key is not the key of ca.crt; remove the directory for a new one")
+        return cls(directory, private, certificate)
+
+    def sign(self, request: bytes, node: str, *, days: float = CERTIFICATE_DAYS) -> bytes:
+        """The certificate for a node's request, both PEM. The request has to be for that node, and signed with its own key."""
+        try:
+            asked = x509.load_pem_x509_csr(request)
+            valid = asked.is_signature_valid
+        except (ValueError, InvalidSignature) as error:
+            raise AuthorityError(f"node {node}: its request for a certificate cannot be read: {error}") from error
+        names = [str(each.value) for each in asked.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        if not valid or names != [node]:
+            raise AuthorityError(f"node {node}: its request is for {', '.join(names) or 'nobody'}: nothing was signed")
+        public = asked.public_key()
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise AuthorityError(f"node {node}: its key is of a kind this authority does not sign; it has to be EC P-256")
+        return self._issue(public, NODES, node, days).public_bytes(serialization.Encoding.PEM)
+
+    def fits(self, certificate: bytes, request: bytes) -> bool:
+        """Whether the certificate is ours, for the key of that request, and valid for a month still."""
+        try:
+            there, asked = x509.load_pem_x509_certificate(certificate), x509.load_pem_x509_csr(request)
+            there.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return there.public_key() == asked.public_key() and there.not_valid_after_utc > datetime.now(UTC) + timedelta(days=30)
+
+    def admin(self, name: str, *, days: float = CERTIFICATE_DAYS) -> tuple[Path, Path]:
+        """Certificate and key of a person who may do everything, as files in our directory; made anew."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate_file, key_file = self.directory / f"{name}.crt", self.directory / f"{name}.key"
+        _write(key_file, _private(key), 0o600)
+        _write(certificate_file, self._issue(key.public_key(), ADMINS, name, days).public_bytes(serialization.Encoding.PEM), 0o644)
+        return certificate_file, key_file
+
+    def _issue(self, key: ec.EllipticCurvePublicKey, organisation: str, name: str, days: float) -> x509.Certificate:
+        now = datetime.now(UTC)
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
+        return (
+            x509.CertificateBuilder()
+            .subject_name(_name(organisation, name))
+            .issuer_name(self.certificate.subject)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(min(now, now + timedelta(days=days)) - _EARLIER)
+            .not_valid_after(now + timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs=False), critical=True)
+            .add_extension(usage, critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+def _root(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name("mx", name))
+        .issuer_name(_name("mx", name))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _EARLIER)
+        .not_valid_after(now + timedelta(days=AUTHORITY_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _key_usage(*, signs: bool) -> x509.KeyUsage:
+    """Of the authority's own certificate, or of those it issues."""
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(organisation: str, name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation), x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(encoding, form, serialization.NoEncryption())
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Whole or not at all, and never readable by more than ``mode`` says."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(path)
