@@ -66,7 +66,7 @@ class Moments:
 class Node:
     """One node: what survives its agent (directories, world) and the agent of the moment."""
 
-    def __init__(self, name: str, root: Path, kv: KV, world: World) -> None:
+    def __init__(self, name: str, root: Path, kv: KV, world: World, tls: Path | None = None) -> None:
         self.name, self.kv, self.world = name, kv, world
         self.knobs = Knobs()
         self.moments = Moments()
@@ -78,6 +78,7 @@ class Node:
             shared=root / "shared",
             port=free_port(),
             timing=TIMING,
+            tls=tls,
         )
         self.agent: Agent | None = None
         self.task: asyncio.Task[None] | None = None
@@ -138,8 +139,9 @@ class Cluster:
         self._uids = itertools.count(1)
         self._moves = itertools.count(1)
 
-    async def node(self, name: str) -> Node:
-        self.nodes[name] = Node(name, self.root, self._client(), self.world)
+    async def node(self, name: str, tls: Path | None = None) -> Node:
+        """A node whose agent runs. ``tls``: the directory of its key and certificates."""
+        self.nodes[name] = Node(name, self.root, self._client(), self.world, tls)
         await self.nodes[name].start()
         return self.nodes[name]
 

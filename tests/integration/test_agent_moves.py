@@ -7,7 +7,7 @@ import pytest
 from crds.report import ReportPhase, Verdict
 from nodeagent.engine import Usage
 from nodeagent.errors import EngineFailed
-from nodeagent.frames import Hello, encode
+from nodeagent.frames import HEADER, Hello, Refused, decode, encode
 from nodeagent.journal import Journal, Record
 from tests.fakes.engine import FakeSandbox
 from tests.integration.agents import Cluster, Node, until
@@ -147,7 +147,8 @@ async def test_a_wrong_ticket_is_turned_away(cluster: Cluster, source: Node, des
     host, _, port = destination.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(encode(Hello(namespace="default", name="w", uid=uid, epoch=2, ticket="guessed", memory=1)))
-    assert await asyncio.wait_for(reader.read(), 8) == b""
+    answer = await asyncio.wait_for(reader.read(), 8)  # to the end: it is closed
+    assert decode(answer[HEADER.size :]) == Refused(reason="wrong ticket for job default/w epoch 2")
     writer.close()
     held.set()
     assert await ordered.decided()
