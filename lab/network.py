@@ -14,6 +14,7 @@ from lab.model import HEAD, HEAD_ADDRESS, PREFIX_LENGTH, LabNode, Places
 
 NAMED = Path("/run/netns")
 BRIDGE = "br0"
+NODE_BRIDGE = "mx0"  # as the agents expect it
 # Its own: otherwise it takes its ports' lowest, and a node switched off or on would change the head's address under all others.
 BRIDGE_MAC = "52:54:00:77:ff:01"
 _SECONDS = 30
@@ -35,7 +36,10 @@ def create_bridge(places: Places) -> None:
 
 
 def plug_in(places: Places, node: LabNode) -> None:
-    """A fresh namespace for the node, as after a reboot, with eth0 on the bridge. Nothing for the head."""
+    """A fresh namespace for the node, as after a reboot, with eth0 on the bridge. Nothing for the head.
+
+    The node's address is that of a bridge of its own, which jobs with a network of their own are plugged in.
+    """
     if node.name == HEAD:
         return
     netns = places.node_netns(node.name)
@@ -49,8 +53,10 @@ def plug_in(places: Places, node: LabNode) -> None:
     _batch(
         netns,
         "link set lo up",
-        f"address add {node.address}/{PREFIX_LENGTH} dev eth0",
-        "link set eth0 up",
+        f"link add {NODE_BRIDGE} address {node.mac} type bridge stp_state 0 forward_delay 0",
+        f"link set eth0 master {NODE_BRIDGE} up",
+        f"address add {node.address}/{PREFIX_LENGTH} dev {NODE_BRIDGE}",
+        f"link set {NODE_BRIDGE} up",
         f"route add default via {HEAD_ADDRESS}",
     )
 

@@ -15,6 +15,7 @@ from nodeagent.cgroups import Cgroups
 from nodeagent.config import DATA_PORT, Config
 from nodeagent.errors import AgentError
 from nodeagent.hooks import Hooks
+from nodeagent.links import BRIDGE
 from nodeagent.load import LoadSampler
 from nodeagent.sandbox import NamespaceEngine
 from store.errors import StoreError
@@ -36,6 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     channel = parser.add_mutually_exclusive_group(required=True)
     channel.add_argument("--tls", type=Path, metavar="DIR", help="key and certificates of the data channel; the key is made there")
     channel.add_argument("--insecure", action="store_true", help="a data channel without TLS: whoever reaches it is believed")
+    parser.add_argument("--bridge", default=BRIDGE, help="plugs in jobs with a network of their own (default: %(default)s)")
     parser.add_argument("--verbose", action="store_true", help="say more")
     return parser.parse_args(arguments)
 
@@ -59,7 +61,7 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
     cgroups.prepare()
     kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")])
     try:
-        engine = NamespaceEngine(config.run, config.shared, cgroups)
+        engine = NamespaceEngine(config.run, config.shared, cgroups, bridge=options.bridge)
         await Agent(config, kv, engine, LoadSampler(cgroups), hooks=hooks, image=facts.image_digest()).run()
     finally:
         await kv.close()

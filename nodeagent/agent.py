@@ -70,6 +70,7 @@ class Agent:
         self._network = network or tcp_exchange
         self._since = datetime.now(UTC)
         self._criu = ""
+        self._features: list[str] = []
         self._boot_id = ""
         self._workers: dict[str, Worker] = {}
         self._records: dict[str, Record] = {}
@@ -141,6 +142,7 @@ class Agent:
             self._criu = await self._engine.version()
         except EngineFailed as error:
             log.error("jobs cannot be moved from or to this node: %s", error)
+        self._features = sorted(await self._engine.features())
         self._records = self._shared_parts.journal.load()
         for copy in await self._engine.leftovers():
             self._leftovers.setdefault(copy.key, []).append(copy)
@@ -158,6 +160,7 @@ class Agent:
             image=self._image,
             cpu=vector.cpu_capacity,
             memory=vector.memory_capacity,
+            features=self._features,
             since=self._since,
         )
 

@@ -72,7 +72,7 @@ async def _deadline(order: MoveOrder) -> AsyncIterator[None]:
 async def _let_in(case: Case, order: MoveOrder) -> Caller:
     """Makes the sandbox, waits for the source, and says ready if there is room for what it brings."""
     record = case.held
-    sandbox = await case.parts.engine.create(record.copy_here)
+    sandbox = await case.parts.engine.create(record.copy_here, record.network)
     case.hold(sandbox)
     await sandbox.expect()
     await case.parts.hooks.at("arrive.prepared", record.copy_here)

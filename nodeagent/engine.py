@@ -29,6 +29,16 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """What makes a job's own network; all of it moves with the job."""
+
+    address: str
+    """IPv4, with the length of its prefix."""
+    mac: str
+    gateway: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """How the job's first process ended; ``code`` is 128 + signal when a signal ended it."""
 
@@ -108,8 +118,16 @@ class Engine(Protocol):
         """criu's version; EngineFailed with the reason when it does not work here."""
         ...
 
-    async def create(self, copy: Copy) -> Sandbox:
-        """A fresh, empty sandbox. A left-over one of the same copy is killed first."""
+    async def features(self) -> list[str]:
+        """What it can do beside stopping moves, for ``Alive.features``."""
+        ...
+
+    async def create(self, copy: Copy, network: Network | None = None) -> Sandbox:
+        """A fresh, empty sandbox. A left-over one of the same copy is killed first.
+
+        With ``network`` it has one of its own, which stays silent until the job is started or resumed, and from a dump until it is
+        resumed: of all copies of a job only the one that runs may be heard.
+        """
         ...
 
     async def adopt(self, copy: Copy) -> Sandbox | None:

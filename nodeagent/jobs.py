@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from crds.placement import Placement, Role
 from crds.report import JobReport, MoveReport, ReportPhase
 from nodeagent.case import Case, now, one_line
-from nodeagent.engine import Exit, Sandbox
+from nodeagent.engine import Exit, Network, Sandbox
 from nodeagent.errors import AgentError, EngineFailed, SandboxGone, StartFailed
 from nodeagent.jobdir import remove_all, remove_scratch
 from nodeagent.journal import Record, Stage
@@ -42,8 +42,15 @@ def new_record(case: Case, placed: Placed, step: Stage, report: JobReport | None
         copy_epoch=placement.epoch,
         step=step,
         spec=placement.spec,
+        network=_network(placement),
         report=report,
     )
+
+
+def _network(placement: Placement) -> Network | None:
+    if placement.address is None or placement.mac is None:
+        return None
+    return Network(placement.address, placement.mac, placement.gateway)
 
 
 async def start(case: Case, placed: Placed) -> None:
@@ -70,7 +77,7 @@ async def start(case: Case, placed: Placed) -> None:
 async def _create_and_start(case: Case) -> None:
     record = case.held
     try:
-        sandbox = await case.parts.engine.create(record.copy_here)
+        sandbox = await case.parts.engine.create(record.copy_here, record.network)
         await case.parts.hooks.at("start.created", record.copy_here)
         await sandbox.start(record.spec, environment(record))
     except StartFailed as error:

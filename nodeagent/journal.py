@@ -20,7 +20,7 @@ from crds.meta import Model, Time
 from crds.placement import MoveOrder
 from crds.report import JobReport
 from crds.states import DESTINATION_MOVE, SOURCE_MOVE, DestinationStep, SourceStep, may_follow
-from nodeagent.engine import Copy
+from nodeagent.engine import Copy, Network
 from nodeagent.errors import AgentError
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,8 @@ class Record(Model):
     step: str
     """A Stage, SourceStep or DestinationStep."""
     spec: JobSpec
+    network: Network | None = None
+    """The job's own; it uses its node's otherwise."""
     order: MoveOrder | None = None
     """The latest move."""
     revision: int = 0

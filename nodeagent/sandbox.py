@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from crds.job import JobSpec
-from nodeagent import criu, shimlink
+from crds.network import FEATURE
+from nodeagent import criu, links, shimlink
 from nodeagent.cgroups import Cgroups, JobGroup
-from nodeagent.engine import Copy, Exit, Usage
+from nodeagent.engine import Copy, Exit, Network, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 from nodeagent.jobdir import LOG, SCRATCH, job_directory
+from nodeagent.links import BRIDGE
 from nodeagent.shim import state as shim
 from nodeagent.shim.kernel import write_atomically
 from nodeagent.shimlink import ShimLink
@@ -37,8 +39,10 @@ POLL = 0.005
 class NamespaceEngine:
     """Makes and finds sandboxes below ``run`` (a tmpfs); job directories lie below ``shared``."""
 
-    def __init__(self, run: Path, shared: Path, cgroups: Cgroups | None = None, program: criu.Criu | None = None) -> None:
-        self.run, self.shared = run, shared
+    def __init__(
+        self, run: Path, shared: Path, cgroups: Cgroups | None = None, program: criu.Criu | None = None, bridge: str = BRIDGE
+    ) -> None:
+        self.run, self.shared, self.bridge = run, shared, bridge
         self.cgroups = cgroups or Cgroups()
         self._copies = run / "copies"
         self._criu = program or criu.Criu()
@@ -47,7 +51,14 @@ class NamespaceEngine:
         """criu's version; EngineFailed with the reason when it does not work here."""
         return await self._criu.version()
 
-    async def create(self, copy: Copy) -> "NamespaceSandbox":
+    async def features(self) -> list[str]:
+        """``network`` when there is a bridge to plug jobs in."""
+        if not links.is_bridge(self.bridge):
+            log.warning("there is no bridge %s: jobs with a network of their own cannot run here; see --bridge", self.bridge)
+            return []
+        return [FEATURE]
+
+    async def create(self, copy: Copy, network: Network | None = None) -> "NamespaceSandbox":
         """A fresh sandbox; whatever has the same namespace, name and epoch is ended first."""
         for old in await self.leftovers():
             if (old.namespace, old.name, old.epoch) == (copy.namespace, copy.name, copy.epoch):
@@ -58,7 +69,8 @@ class NamespaceEngine:
         try:
             tmp, shm = self._make_directories(copy)
             group.create()
-            identity = await shimlink.launch(self.run, run_dir, tmp, shm)
+            wire = links.arguments(copy, network, self.bridge) if network else ()
+            identity = await shimlink.launch(self.run, run_dir, tmp, shm, wire)
         except (OSError, EngineFailed) as error:
             await self.forget(copy)
             raise EngineFailed(f"{copy.key}: no sandbox: {error}") from error
@@ -80,6 +92,9 @@ class NamespaceEngine:
         for name in self.cgroups.names() - {self.cgroups.group(copy).name for copy in copies}:
             log.warning("control group %s belongs to no copy, removing it", name)
             await JobGroup(self.cgroups, name).remove()
+        for port in links.ports(self.bridge) - {links.port_of(copy) for copy in copies}:
+            log.warning("link %s belongs to no copy, removing it", port)
+            await links.remove(port)
         return copies
 
     async def forget(self, copy: Copy) -> None:
@@ -206,6 +221,7 @@ class NamespaceSandbox:
         """Ends everything. A recorded exit stays until the copy is forgotten."""
         self._group.thaw()
         await self._link.kill()
+        await links.remove(links.port_of(self.copy))
         await self._group.remove()
         if not (self._link.run_dir / "exit.json").exists():
             _remove_record(self._link.run_dir)

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,14 @@ def program(run: Path) -> list[str]:
     return [sys.executable, "-ISE", str(script)]
 
 
-async def launch(run: Path, run_dir: Path, tmp: Path, shm: Path) -> Identity:
-    """Starts a shim; it listens when this returns. EngineFailed with what it said otherwise."""
+async def launch(run: Path, run_dir: Path, tmp: Path, shm: Path, network: Sequence[str] = ()) -> Identity:
+    """Starts a shim; it listens when this returns. EngineFailed with what it said otherwise. ``network``: see ``shim.launch``."""
     process = await asyncio.create_subprocess_exec(
         *program(run),
         str(run_dir),
         str(tmp),
         str(shm),
+        *network,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

@@ -1,10 +1,11 @@
 """mx-shim: pid 1 of the namespaces one copy of a job lives in. Never dumped; outlives the agent.
 
-    mx-shim RUN_DIR TMP_DIR SHM_DIR
+    mx-shim RUN_DIR TMP_DIR SHM_DIR [HOST PORT BRIDGE MAC ADDRESS [GATEWAY]]
 
-makes fresh pid, mount, ipc and uts namespaces, becomes their pid 1 in a session of its own, mounts /proc, binds TMP_DIR over /tmp
-and SHM_DIR over /dev/shm, and then obeys JSON lines on the unix socket RUN_DIR/control. It exists because this gives PIDs that
-cannot clash, a /proc of the job's own, a parent that learns the exit code, and a place where criu runs *inside* the namespaces.
+makes fresh pid, mount, ipc and uts namespaces, with HOST a network namespace too (wire.py), becomes their pid 1 in a session of
+its own, mounts /proc, binds TMP_DIR over /tmp and SHM_DIR over /dev/shm, and then obeys JSON lines on the unix socket
+RUN_DIR/control. It exists because this gives PIDs that cannot clash, a /proc of the job's own, a parent that learns the exit
+code, and a place where criu runs *inside* the namespaces.
 
 What always holds:
 - RUN_DIR/shim.json (pid and start time as the agent's PID namespace has them) is written before pid 1 does anything.

@@ -1,4 +1,4 @@
-"""``mx-shim RUN_DIR TMP_DIR SHM_DIR``."""
+"""``mx-shim RUN_DIR TMP_DIR SHM_DIR [HOST PORT BRIDGE MAC ADDRESS [GATEWAY]]``."""
 
 import sys
 

@@ -4,16 +4,18 @@
 from __future__ import annotations  # so that typing need not be imported either
 
 import os
+import socket
 
 from nodeagent.shim.kernel import libc_call, mount, start_time, write_atomically
 from nodeagent.shim.serve import listen, serve
 from nodeagent.shim.state import Shim
+from nodeagent.shim.wire import Wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x20000000
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 
 
@@ -33,23 +35,27 @@ def enter_mounts(tmp: str, shm: str) -> None:
     mount(shm, "/dev/shm", "none", MS_BIND)
 
 
-def be_pid_1(run_dir: str, tmp: str, shm: str, go: int, ready: int) -> NoReturn:
+def be_pid_1(run_dir: str, tmp: str, shm: str, wire: Wire | None, host: str, go: int, ready: int) -> NoReturn:
     """Never returns."""
     os.setsid()
     if os.read(go, 1) != b"g":
         os._exit(1)  # the launcher died before it wrote down who we are: nobody could ever find us
     enter_mounts(tmp, shm)
+    if wire is not None:
+        socket.sethostname(host)
+        wire.plug()
     listener = listen(run_dir)
     detach_from_agent(run_dir)
     os.write(ready, b"r")
     os.close(ready)
     os.close(go)
-    serve(Shim(run_dir), listener)
+    serve(Shim(run_dir, wire), listener)
 
 
-def main(run_dir: str, tmp: str, shm: str) -> int:
-    """The launcher: returns 0 when pid 1 listens."""
-    libc_call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)
+def main(run_dir: str, tmp: str, shm: str, host: str = "", *network: str) -> int:
+    """The launcher: returns 0 when pid 1 listens. ``network`` as ``Wire`` takes it."""
+    wire = Wire(*network) if host else None
+    libc_call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | (CLONE_NEWNET if wire else 0))
     go, start = os.pipe()
     ready, done = os.pipe()
     pid = os.fork()
@@ -57,7 +63,7 @@ def main(run_dir: str, tmp: str, shm: str) -> int:
         os.close(start)
         os.close(ready)
         try:
-            be_pid_1(run_dir, tmp, shm, go, done)
+            be_pid_1(run_dir, tmp, shm, wire, host, go, done)
         except BaseException as error:
             os.write(2, f"mx-shim: {type(error).__name__}: {error}\n".encode())
             raise

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nodeagent.shim.answers import Answer
+    from nodeagent.shim.wire import Wire
 
 CLEAR_SECONDS = 5.0
 """Killed processes are gone in milliseconds unless they hang in the kernel."""
@@ -32,8 +33,10 @@ EMPTY, RUNNING, DUMPING, FROZEN, RESTORING = "empty", "running", "dumping", "fro
 class Shim:
     """The state of pid 1 and what it does on request."""
 
-    def __init__(self, run_dir: str) -> None:
+    def __init__(self, run_dir: str, wire: Wire | None = None) -> None:
         self.run_dir = run_dir
+        self.wire = wire
+        """Of a job with a network of its own."""
         self.phase = EMPTY
         self.job: int | None = None
         self.criu: int | None = None
@@ -56,6 +59,8 @@ class Shim:
         run_as: dict[str, Any] | None = None,
     ) -> Answer:
         self.must_be(EMPTY)
+        if self.wire is not None:
+            self.wire.open()
         problem_end, child_end = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -82,6 +87,9 @@ class Shim:
 
     def dump(self, connection: socket.socket, argv: list[str]) -> None:
         self.must_be(RUNNING)
+        if self.wire is not None:
+            self.wire.block()
+            self.wire.drain()
         argv = argv_as(dump_as(pid for pid, _, _ in processes()), argv)
         self.stopped = [pid for pid, state, _ in processes() if state == "T"]
         pid = os.fork()
@@ -134,15 +142,26 @@ class Shim:
                     print(f"process {pid} stays out of {group}: {error}", file=sys.stderr, flush=True)
 
     def thaw(self) -> Answer:
-        if self.phase in (RUNNING, EMPTY):
+        if self.phase == EMPTY:
             return {}
         if self.criu is not None or self.phase == RESTORING:
             raise Refused(f"criu is still {self.phase}")
+        self.open_wire()
+        if self.phase == RUNNING:
+            return {}
         self.phase = RUNNING
         for pid, state, _ in processes():
             if state in "Tt" and pid not in self.stopped:
                 os.kill(pid, signal.SIGCONT)
         return {}
+
+    def open_wire(self) -> None:
+        """Also of a job that runs: whoever blocked it may have failed before it was frozen."""
+        try:
+            if self.wire is not None:
+                self.wire.open()
+        except OSError as error:  # better a job without a network than one that stands still
+            print(f"no network: {error}", file=sys.stderr, flush=True)
 
     def clear(self) -> Answer:
         if os.getpid() != 1:

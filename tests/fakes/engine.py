@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from crds.job import JobSpec
-from nodeagent.engine import Copy, Exit, Usage
+from crds.network import FEATURE
+from nodeagent.engine import Copy, Exit, Network, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 
 FOREVER = 1e9
@@ -90,8 +91,8 @@ class Job:
 class Shim:
     """What is on a simulated node for one copy: a shim, at most one job, at the end an exit."""
 
-    def __init__(self, world: "World", node: str, copy: Copy) -> None:
-        self.world, self.node, self.copy = world, node, copy
+    def __init__(self, world: "World", node: str, copy: Copy, network: Network | None = None) -> None:
+        self.world, self.node, self.copy, self.network = world, node, copy, network
         self.job: Job | None = None
         self.exit: Exit | None = None
         self.expects = False
@@ -218,12 +219,15 @@ class FakeEngine:
             raise self.knobs.errors["version"].pop(0)
         return "fake"
 
-    async def create(self, copy: Copy) -> "FakeSandbox":
+    async def features(self) -> list[str]:
+        return [FEATURE]
+
+    async def create(self, copy: Copy, network: Network | None = None) -> "FakeSandbox":
         await self.at("create", copy)
         old = self.world.shims.pop((self.node, copy), None)
         if old is not None:
             old.die()
-        self.world.shims[self.node, copy] = Shim(self.world, self.node, copy)
+        self.world.shims[self.node, copy] = Shim(self.world, self.node, copy, network)
         self.point("create.after")
         return FakeSandbox(self, copy)
 

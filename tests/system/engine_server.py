@@ -7,14 +7,29 @@ Ends at the end of stdin.
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from crds.job import JobSpec
-from nodeagent.engine import Copy
+from nodeagent.engine import Copy, Network
 from nodeagent.errors import AgentError, StartFailed
 from nodeagent.sandbox import NamespaceEngine, NamespaceSandbox
+
+
+def read_network(data: dict[str, Any] | None) -> Network | None:
+    """None when there is none."""
+    return Network(**data) if data else None
+
+
+READ: dict[str, Callable[[Any], Any]] = {
+    "copy": lambda data: Copy(**data),
+    "network": read_network,
+    "images": Path,
+    "spec": JobSpec.model_validate,
+}
+"""Arguments that are no plain data."""
 
 
 class Server:
@@ -27,7 +42,7 @@ class Server:
 
     async def call(self, method: str, number: int | None, values: dict[str, Any]) -> Any:
         """The result in plain data."""
-        for name, read in {"copy": lambda data: Copy(**data), "images": Path, "spec": JobSpec.model_validate}.items():
+        for name, read in READ.items():
             if name in values:
                 values[name] = read(values[name])
         target: Any = self.engine if number is None else self.sandboxes[number]

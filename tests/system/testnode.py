@@ -23,7 +23,7 @@ from crds.job import JobSpec
 from lab.cgroups import Groups
 from lab.node import BOOT, INIT
 from nodeagent import errors
-from nodeagent.engine import Copy, Exit, Usage
+from nodeagent.engine import Copy, Exit, Network, Usage
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("crds", "nodeagent")
@@ -199,8 +199,12 @@ class RemoteEngine:
     async def version(self) -> str:
         return str(await self.call("version"))
 
-    async def create(self, copy: Copy) -> "RemoteSandbox":
-        return RemoteSandbox(self, copy, await self.call("create", copy=asdict(copy)))
+    async def features(self) -> list[str]:
+        return list(await self.call("features"))
+
+    async def create(self, copy: Copy, network: Network | None = None) -> "RemoteSandbox":
+        data = asdict(network) if network else None
+        return RemoteSandbox(self, copy, await self.call("create", copy=asdict(copy), network=data))
 
     async def adopt(self, copy: Copy) -> "RemoteSandbox | None":
         number = await self.call("adopt", copy=asdict(copy))

@@ -1,0 +1,115 @@
+"""The job's wire: a pair of links, one in the job's network namespace, the other a port of the node's bridge.
+
+Two copies of a job have one address, so at most one of them may be heard. The port says which: it is *blocked* from the first
+moment on, is opened when the job is started or goes on, and is blocked again before it is frozen. Both links are up all the
+time, for taking one down and up again takes many milliseconds. What comes for a blocked port is lost, and its sender repeats
+it; above all the kernel cannot answer in the place of a frozen or a dead copy, which would end the job's connections.
+"""
+
+# ruff: noqa: PTH123
+# importing pathlib takes as long as all the rest
+from __future__ import annotations  # so that typing need not be imported either
+
+import errno
+import os
+import socket
+import struct
+import time
+
+from nodeagent.shim.kernel import read_int, write
+from nodeagent.shim.netlink import BLOCKING, FORWARDING, Netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INSIDE = "eth0"
+"""The job's end."""
+CARRIER_SECONDS = 5.0
+"""For the kernel to notice that both ends are up; a few milliseconds unless the machine is drowning."""
+DRAIN_SECONDS = 0.1
+"""For the job to accept connections that are there already: criu cannot take them along before."""
+TICK = 0.001
+LISTENING = "0A"
+ETH_P_ARP = 0x0806
+
+
+class Wire:
+    """Made in the node's namespace, before ``unshare``; ``plug`` is called in the job's."""
+
+    def __init__(self, port: str, bridge: str, mac: str, address: str, gateway: str = "") -> None:
+        """``address`` with its prefix's length."""
+        self.port, self.mac, self.gateway = port, mac, gateway
+        self.address, _, length = address.partition("/")
+        self.length = int(length)
+        self._node = Netlink()
+        self._bridge_index = socket.if_nametoindex(bridge)
+        self._mtu = read_int(f"/sys/class/net/{bridge}/mtu")
+        self._index = 0
+
+    def plug(self) -> None:
+        """Makes both links, the port blocked before the job's end has an address, so that it cannot answer for it."""
+        own = Netlink()
+        namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._node.make_veth(self.port, self._bridge_index, self._mtu, (INSIDE, self.mac, namespace))
+            self._index = self._node.index_of(self.port)
+            inside = socket.if_nametoindex(INSIDE)
+            if os.path.exists(f"/proc/sys/net/ipv6/conf/{INSIDE}"):  # noqa: PTH110
+                write(f"/proc/sys/net/ipv6/conf/{INSIDE}/disable_ipv6", "1")
+            own.set_up(socket.if_nametoindex("lo"))
+            own.set_up(inside)
+            self._wait_blocked()
+            own.add_address(inside, self.address, self.length)
+            if self.gateway:
+                own.add_default_route(self.gateway)
+        finally:
+            os.close(namespace)
+            own.close()
+
+    def _wait_blocked(self) -> None:
+        """A port without a carrier cannot be set."""
+        deadline = time.monotonic() + CARRIER_SECONDS
+        while True:
+            try:
+                return self.block()
+            except OSError as error:
+                if error.errno != errno.ENETDOWN or time.monotonic() > deadline:
+                    raise
+            time.sleep(TICK)
+
+    def block(self) -> None:
+        """From now on nothing of this copy is heard, and it hears nothing."""
+        self._node.set_port(self._index, BLOCKING)
+
+    def open(self) -> None:
+        """This copy is the one that counts. Tells all switches at once where it is now."""
+        self._node.set_port(self._index, FORWARDING)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ARP)) as packets:
+            packets.bind((INSIDE, ETH_P_ARP))
+            packets.send(gratuitous_arp(self.mac, self.address))
+
+    def drain(self) -> None:
+        """After ``block``, while the job still runs: waits a moment until it has accepted what waits to be accepted."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while any(queues()) and time.monotonic() < deadline:
+            time.sleep(TICK)
+
+
+def gratuitous_arp(mac: str, address: str) -> bytes:
+    """The frame by which somebody asks for its own address."""
+    own, ip = bytes.fromhex(mac.replace(":", "")), socket.inet_aton(address)
+    return b"\xff" * 6 + own + struct.pack("!HHHBBH", ETH_P_ARP, 1, 0x0800, 6, 4, 1) + own + ip + b"\0" * 6 + ip
+
+
+def queues() -> Iterator[int]:
+    """For each listening TCP socket of our namespace: how many connections it has not accepted."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as file:
+                rows = [line.split() for line in file.readlines()[1:]]
+        except FileNotFoundError:
+            continue  # no IPv6 here
+        for row in rows:
+            if row[3] == LISTENING:
+                yield int(row[4].partition(":")[2], 16)
