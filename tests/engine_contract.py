@@ -1,7 +1,8 @@
 """What every ``Engine`` must do: the same tests run on the fake and on namespaces with real criu.
 
-A suite derives from ``EngineContract`` and has three fixtures: ``engine``; ``restarted``, a function that returns a second
-engine of the same node, as a restarted agent has; ``images``, which makes a fresh empty directory the engine can write to.
+A suite derives from ``EngineContract`` and has four fixtures: ``engine``; ``restarted``, a function that returns a second
+engine of the same node, as a restarted agent has; ``images``, which makes a fresh empty directory the engine can write to;
+``heard``, which says whether a copy with a network of its own answers to others.
 """
 
 import asyncio
@@ -13,15 +14,18 @@ from pathlib import Path
 import pytest
 
 from crds.job import JobSpec
-from nodeagent.engine import Copy, Engine, Sandbox
+from crds.network import FEATURE
+from nodeagent.engine import Copy, Engine, Network, Sandbox
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 
 Restarted = Callable[[], Awaitable[Engine]]
 Images = Callable[[], Path]
+Heard = Callable[[Copy], Awaitable[bool]]
 
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/"}
 DEADLINE = 20.0
 LONG = ["sleep", "1000"]
+NETWORK = Network("10.77.0.128/24", "52:54:0a:4d:00:80")
 
 
 def copy(name: str, epoch: int = 1) -> Copy:
@@ -34,16 +38,16 @@ def spec(*command: str) -> JobSpec:
     return JobSpec(command=list(command), workdir="/")
 
 
-async def started(engine: Engine, which: Copy, *command: str) -> Sandbox:
+async def started(engine: Engine, which: Copy, *command: str, network: Network | None = None) -> Sandbox:
     """A sandbox with the running job in it."""
-    sandbox = await engine.create(which)
+    sandbox = await engine.create(which, network)
     await sandbox.start(spec(*command), ENV)
     return sandbox
 
 
-async def moved(engine: Engine, old: Sandbox, images: Path) -> Sandbox:
+async def moved(engine: Engine, old: Sandbox, images: Path, network: Network | None = None) -> Sandbox:
     """A second sandbox, of the next epoch, with the stopped copy; the old one is left stopped too."""
-    new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
+    new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1), network)
     await new.expect()
     await old.dump(images, deadline=DEADLINE)
     last = await old.last_pid()
@@ -241,3 +245,51 @@ class EngineContract:
         sandbox = await started(engine, copy("resumed"), *LONG)
         await sandbox.resume()
         assert not await sandbox.frozen()
+
+    async def test_a_job_with_its_own_network_is_heard_from_its_start_to_its_end(self, engine: Engine, heard: Heard) -> None:
+        assert FEATURE in await engine.features()
+        sandbox = await engine.create(copy("net"), NETWORK)
+        assert not await heard(sandbox.copy)
+        await sandbox.start(spec(*LONG), ENV)
+        assert await heard(sandbox.copy)
+        await sandbox.kill()
+        assert not await heard(sandbox.copy)
+        assert await engine.leftovers() == []
+
+    async def test_of_two_copies_only_the_one_that_runs_is_heard(self, engine: Engine, images: Images, heard: Heard) -> None:
+        old = await started(engine, copy("moving"), *LONG, network=NETWORK)
+        new = await moved(engine, old, images(), NETWORK)
+        assert not await heard(old.copy) and not await heard(new.copy)
+        await old.kill()
+        assert not await heard(new.copy)
+        await new.resume()
+        assert await heard(new.copy)
+
+    async def test_a_job_whose_move_failed_is_heard_again(self, engine: Engine, images: Images, heard: Heard) -> None:
+        old = await started(engine, copy("failing"), *LONG, network=NETWORK)
+        new = await moved(engine, old, images(), NETWORK)
+        await new.kill()
+        await old.resume()
+        assert await heard(old.copy)
+
+    async def test_a_job_whose_dump_failed_is_heard_again(self, engine: Engine, images: Images, heard: Heard) -> None:
+        sandbox = await started(engine, copy("undumped"), *LONG, network=NETWORK)
+        with pytest.raises(EngineFailed):
+            await sandbox.dump(images() / "missing", deadline=DEADLINE)
+        assert await heard(sandbox.copy)
+
+    async def test_a_restarted_agent_changes_nothing_about_who_is_heard(
+        self, engine: Engine, restarted: Restarted, images: Images, heard: Heard
+    ) -> None:
+        running = await started(engine, copy("running"), *LONG, network=NETWORK)
+        other = Network("10.77.0.129/24", "52:54:0a:4d:00:81")
+        frozen = await started(engine, copy("iced"), *LONG, network=other)
+        await frozen.dump(images(), deadline=DEADLINE)
+        second = await restarted()
+        for which, expected in ((running.copy, True), (frozen.copy, False)):
+            assert await second.adopt(which) is not None
+            assert await heard(which) == expected
+        found = await second.adopt(frozen.copy)
+        assert found is not None
+        await found.resume()
+        assert await heard(frozen.copy)

@@ -19,8 +19,8 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_GATEWAY, RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 5, 254, 4, 1
 AF_BRIDGE = 7
 
-BLOCKING, FORWARDING = 4, 3
-"""States of a bridge's port. Not "disabled": the bridge itself takes a port with a carrier out of that one."""
+DISABLED, FORWARDING = 0, 3
+"""States of a bridge's port. Of the others (blocking, …) a bridge without STP makes forwarding again at once."""
 SECONDS = 5.0
 """For an answer of the kernel."""
 
@@ -99,7 +99,7 @@ class Netlink:
         self.ask(f"set up link {index}", RTM_NEWLINK, 0, link(index, up=True))
 
     def set_port(self, index: int, state: int) -> None:
-        """BLOCKING or FORWARDING, for a link that is a bridge's port. ENETDOWN as long as it has no carrier."""
+        """DISABLED or FORWARDING, for a link that is a bridge's port."""
         port = attribute(IFLA_PROTINFO | NLA_F_NESTED, attribute(IFLA_BRPORT_STATE, bytes([state])))
         self.ask(f"set port {index} to {state}", RTM_SETLINK, 0, link(index, family=AF_BRIDGE) + port)
 

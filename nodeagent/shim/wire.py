@@ -10,19 +10,20 @@ it; above all the kernel cannot answer in the place of a frozen or a dead copy, 
 # importing pathlib takes as long as all the rest
 from __future__ import annotations  # so that typing need not be imported either
 
-import errno
 import os
 import socket
 import struct
 import time
 
 from nodeagent.shim.kernel import read_int, write
-from nodeagent.shim.netlink import BLOCKING, FORWARDING, Netlink
+from nodeagent.shim.netlink import DISABLED, FORWARDING, Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+NODE_LINKS = "/sys/class/net"
+"""Of the node, for /sys is not mounted anew."""
 INSIDE = "eth0"
 """The job's end."""
 CARRIER_SECONDS = 5.0
@@ -44,7 +45,7 @@ class Wire:
         self.length = int(length)
         self._node = Netlink()
         self._bridge_index = socket.if_nametoindex(bridge)
-        self._mtu = read_int(f"/sys/class/net/{bridge}/mtu")
+        self._mtu = read_int(f"{NODE_LINKS}/{bridge}/mtu")
         self._index = 0
 
     def plug(self) -> None:
@@ -59,7 +60,8 @@ class Wire:
                 write(f"/proc/sys/net/ipv6/conf/{INSIDE}/disable_ipv6", "1")
             own.set_up(socket.if_nametoindex("lo"))
             own.set_up(inside)
-            self._wait_blocked()
+            self._wait_for_carrier()
+            self.block()
             own.add_address(inside, self.address, self.length)
             if self.gateway:
                 own.add_default_route(self.gateway)
@@ -67,20 +69,20 @@ class Wire:
             os.close(namespace)
             own.close()
 
-    def _wait_blocked(self) -> None:
-        """A port without a carrier cannot be set."""
+    def _wait_for_carrier(self) -> None:
+        """The bridge enables a port when it gets its carrier; once that has happened, it stays as we set it."""
         deadline = time.monotonic() + CARRIER_SECONDS
         while True:
-            try:
-                return self.block()
-            except OSError as error:
-                if error.errno != errno.ENETDOWN or time.monotonic() > deadline:
-                    raise
+            with open(f"{NODE_LINKS}/{self.port}/operstate", encoding="ascii") as file:
+                if file.read().strip() == "up":
+                    return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"link {self.port} has no carrier after {CARRIER_SECONDS} s: see dmesg on its node")
             time.sleep(TICK)
 
     def block(self) -> None:
         """From now on nothing of this copy is heard, and it hears nothing."""
-        self._node.set_port(self._index, BLOCKING)
+        self._node.set_port(self._index, DISABLED)
 
     def open(self) -> None:
         """This copy is the one that counts. Tells all switches at once where it is now."""

@@ -170,6 +170,10 @@ class World:
         """All living copies, frozen ones too."""
         return [shim for shim in self.shims.values() if shim.copy.uid == uid and shim.alive and shim.job is not None]
 
+    def heard(self, copy: Copy) -> bool:
+        """Whether the copy answers in a network of its own."""
+        return any(shim.runs and shim.network is not None for shim in self.copies(copy.uid) if shim.copy == copy)
+
     def most_running(self, uid: str) -> int:
         """How many unfrozen copies ever lived at once."""
         return self._most[uid]

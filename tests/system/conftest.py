@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.engine import Engine
+from nodeagent import links
+from nodeagent.engine import Copy, Engine
+from nodeagent.shim.netlink import FORWARDING
+from tests.engine_contract import Heard
 from tests.system.road import Road
 from tests.system.testnode import RemoteEngine, TestNode
 
@@ -96,3 +99,17 @@ def images(node: TestNode) -> Iterator[Callable[[], Path]]:
     yield fresh
     for directory in made:
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def heard(node: TestNode) -> Heard:
+    """Whether its port lets through what comes and goes. What that means for packets is seen in test_networks.py."""
+
+    async def ask(which: Copy) -> bool:
+        port = links.port_of(which)
+        if not node.path(f"/sys/class/net/{port}").exists():
+            return False
+        state = int(node.path(f"/sys/class/net/{port}/brport/state").read_text())
+        return state == FORWARDING
+
+    return ask

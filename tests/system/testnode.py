@@ -24,9 +24,12 @@ from lab.cgroups import Groups
 from lab.node import BOOT, INIT
 from nodeagent import errors
 from nodeagent.engine import Copy, Exit, Network, Usage
+from nodeagent.links import BRIDGE
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("crds", "nodeagent")
+ADDRESS = "10.77.0.11"
+"""Of every node's bridge: none knows of another."""
 SERVER = Path(__file__).with_name("engine_server.py")
 BOOT_SECONDS = 30
 NAMESPACES = ["--mount", "--pid", "--net", "--uts", "--ipc", "--root", "--wd"]
@@ -59,6 +62,9 @@ class TestNode:
         assert done.returncode == 0, f"node does not boot: {done.stderr}"
         self.init = int(done.stdout)
         self.run("ip", "link", "set", "lo", "up")  # criu's checks connect to it
+        self.run("ip", "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0")
+        self.run("ip", "address", "add", f"{ADDRESS}/24", "dev", BRIDGE)
+        self.run("ip", "link", "set", BRIDGE, "up")
 
     def _install(self) -> None:
         """Our packages as they are now, where the image's agent layer has them."""
@@ -111,6 +117,7 @@ class TestNode:
             "groups": groups,
             "mounts": self.path("/proc/1/mounts").read_text().splitlines(),
             "copies": sorted(path.name for path in copies.iterdir()) if copies.is_dir() else [],
+            "links": sorted(path.name for path in self.path("/sys/class/net").iterdir()),
             "sockets": [line for line in self.path("/proc/1/net/unix").read_text().splitlines() if "control" in line],
         }
 

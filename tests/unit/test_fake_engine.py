@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.engine import Engine
+from nodeagent.engine import Copy, Engine
 from nodeagent.errors import EngineFailed
-from tests.engine_contract import DEADLINE, LONG, EngineContract, copy, moved, started
+from tests.engine_contract import DEADLINE, LONG, EngineContract, Heard, copy, moved, started
 from tests.fakes.engine import AgentCrashed, FakeEngine, World
 
 
@@ -40,6 +40,14 @@ def images(tmp_path: Path) -> Callable[[], Path]:
         return directory
 
     return fresh
+
+
+@pytest.fixture
+def heard(world: World) -> Heard:
+    async def ask(which: Copy) -> bool:
+        return world.heard(which)
+
+    return ask
 
 
 class TestFake(EngineContract):
