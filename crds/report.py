@@ -98,8 +98,8 @@ class JobReport(Model):
     """CPU time used on all nodes up to now, seconds."""
     memory: Memory = 0
     """Resident bytes when last looked at."""
-    obstacles: list[Obstacle] = Field(default_factory=list)
-    """Why it cannot be moved at the moment; empty when it can, as far as is known."""
+    obstacles: list[Obstacle] | None = None
+    """Why it cannot be moved at the moment; empty when it can, as far as is known; unset while nobody has looked."""
     checkpoint: CheckpointReport | None = None
     """Latest checkpoint taken here."""
     move: MoveReport | None = None

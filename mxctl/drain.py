@@ -4,8 +4,9 @@ import asyncio
 
 import click
 
-from crds.job import FINISHED, Job, JobPhase
+from crds.job import FINISHED, MIGRATABLE, Job, JobPhase
 from crds.keys import OBJECTS
+from crds.meta import Truth, find_condition
 from crds.migration import Migration, MigrationPhase
 from mxctl.cordon import set_unschedulable
 from mxctl.core.failures import Failure
@@ -34,7 +35,8 @@ mxctl uncordon n2
 def drain(settings: Settings, node: str, wait: bool, timeout: float) -> None:
     """Let no job come to NODE any more, and move all that run there to where they fit.
 
-    Jobs that are pinned, or whose spec.migration.allowed is false, stay and are named as errors.
+    Jobs that cannot be moved (see mxctl can-migrate), are pinned, or whose spec.migration.allowed is false, stay and are named as
+    errors.
     """
 
     run(settings, lambda session: _drain(session, node, timeout if wait else None))
@@ -144,4 +146,7 @@ def _uid(job: Job) -> str:
 def _hindrance(job: Job) -> str:
     if job.spec.placement.pinned:
         return f"it is pinned to node {job.status.node}"
-    return "" if job.spec.migration.allowed else "its spec.migration.allowed is false"
+    if not job.spec.migration.allowed:
+        return "its spec.migration.allowed is false"
+    condition = find_condition(job.status.conditions, MIGRATABLE)
+    return condition.message if condition and condition.status == Truth.FALSE else ""

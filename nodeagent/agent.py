@@ -109,6 +109,7 @@ class Agent:
                 group.create_task(self._heartbeat.run(), name="heartbeat")
                 group.create_task(self._keep_loaded(), name="reports")
                 group.create_task(self._look_at_usage(), name="usage")
+                group.create_task(self._look_for_obstacles(), name="obstacles")
                 group.create_task(self._load.run(self._watched), name="load")
                 telling = tell_load(self._kv, self._config.node, self._heartbeat, self._load, self._watched, timing.load)
                 group.create_task(telling, name="telling load")
@@ -219,6 +220,14 @@ class Agent:
             await asyncio.sleep(self._config.timing.usage)
             for worker in list(self._workers.values()):
                 await worker.look()
+
+    async def _look_for_obstacles(self) -> None:
+        """One job after the other: a look takes milliseconds, and none is urgent."""
+        every = self._config.timing.obstacles
+        while True:
+            await asyncio.sleep(min(1.0, every))
+            for worker in list(self._workers.values()):
+                await worker.look_for_obstacles(every)
 
     def _watched(self) -> Iterator[Watched]:
         """Jobs whose load counts here: those that run, and those that stand frozen but have not left."""

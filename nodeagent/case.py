@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from crds.report import JobReport, MoveReport, ReportPhase
+from crds.report import JobReport, MoveReport, Obstacle, ReportPhase
 from nodeagent.config import Config
 from nodeagent.engine import Copy, Engine, Exit, Sandbox, Usage
 from nodeagent.errors import AgentError, SandboxGone
@@ -59,6 +59,8 @@ class Case:
         self.failure = ""
         """Why the activity that was under way ended; in one line."""
         self.usage: Usage | None = None
+        self.obstacles: list[Obstacle] | None = None
+        """What would keep it from being moved; None while nobody has looked."""
         self.intent = False
         """This life of the agent wrote the intent to start (or tried to), and has not started it yet."""
         self.checked = False
@@ -121,7 +123,7 @@ class Case:
     async def drop(self) -> None:
         """The job is no matter of this node any more."""
         await asyncio.get_running_loop().run_in_executor(self.parts.disk, self.parts.journal.remove, self.key)
-        self.record, self.failure, self.usage = None, "", None
+        self.record, self.failure, self.usage, self.obstacles = None, "", None, None
         self.intent = self.tidied = False
         self.changed()
 
@@ -183,6 +185,16 @@ class Case:
             self.usage = await self.sandbox.usage()
         except AgentError as error:
             log.debug("job %s: use is not known: %s", self.key, error)
+
+    async def look_for_obstacles(self, *, thorough: bool) -> list[Obstacle]:
+        """What would keep it from being moved. What cannot be looked at is no obstacle: then criu has the last word."""
+        if self.sandbox is None:
+            return []
+        try:
+            self.obstacles = await self.sandbox.obstacles(thorough=thorough)
+        except AgentError as error:
+            log.warning("job %s: what could keep it from being moved is not known: %s", self.key, error)
+        return self.obstacles or []
 
     @property
     def cpu_seconds(self) -> float:

@@ -16,6 +16,8 @@ class Timing:
     """Between two samples of the load."""
     usage: float = 3.0
     """Between two looks at what a job used, for its report."""
+    obstacles: float = 10.0
+    """Between two looks for what keeps a job from being moved."""
     retry_first: float = 0.2
     """First pause after a failed step of a job; doubled each time."""
     retry_most: float = 5.0

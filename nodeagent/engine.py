@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from crds.job import JobSpec
+from crds.report import Obstacle
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,13 @@ class Sandbox(Protocol):
 
     async def usage(self) -> Usage:
         """What it uses. When the job has ended its CPU time is still told until ``kill``; nothing else of it is left then."""
+        ...
+
+    async def obstacles(self, *, thorough: bool) -> list[Obstacle]:
+        """What would keep it from being moved now; empty when nothing is known of. Cheap unless ``thorough``.
+
+        Then what was found a little earlier may be told again. EngineFailed: it could not be looked at.
+        """
         ...
 
     async def wait_exit(self) -> Exit:

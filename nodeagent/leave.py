@@ -53,6 +53,7 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
     try:
         async with _deadline(until, order.migration):
             async with _telling_why(case, channel):
+                await _check_obstacles(case)
                 await case.parts.hooks.at("leave.connected", sandbox.copy)
                 streamed = await _freeze_and_stream(case, sandbox, channel, until)
                 await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
@@ -79,6 +80,13 @@ async def _size(case: Case) -> int:
     memory = case.usage.memory if case.usage else 0
     check_room(case.parts.config.images, memory, restored=False, node_free=case.parts.memory_free())
     return memory
+
+
+async def _check_obstacles(case: Case) -> None:
+    """The last look before the freeze. Raises MoveFailed naming what criu would stumble over, while the job still runs."""
+    found = await case.look_for_obstacles(thorough=True)
+    if found:
+        raise MoveFailed("; ".join(f"{obstacle.reason}: {obstacle.message}" for obstacle in found))
 
 
 async def _connect(case: Case, order: MoveOrder, memory: int) -> Channel:

@@ -18,12 +18,14 @@ from typing import Any
 
 from crds.job import JobSpec
 from crds.network import FEATURE
+from crds.report import Obstacle
 from nodeagent import criu, links, shimlink
 from nodeagent.cgroups import Cgroups, JobGroup
 from nodeagent.engine import Copy, Exit, Network, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 from nodeagent.jobdir import LOG, SCRATCH, job_directory
 from nodeagent.links import BRIDGE
+from nodeagent.preflight import Preflight
 from nodeagent.shim import state as shim
 from nodeagent.shim.kernel import write_atomically
 from nodeagent.shimlink import ShimLink
@@ -129,6 +131,7 @@ class NamespaceSandbox:
         self._link = link
         self._group = group
         self._directory = directory
+        self._preflight = Preflight()
 
     async def start(self, spec: JobSpec, env: dict[str, str]) -> None:
         """Starts the job's first process in its groups, as its user; its output is appended to the job's log."""
@@ -207,6 +210,19 @@ class NamespaceSandbox:
             return Usage(cpu, self._group.memory(), count_runnable(pids), len(pids))
         except (FileNotFoundError, OSError) as error:
             raise SandboxGone(f"{self.copy.key}: its control group is gone: {error}") from error
+
+    async def obstacles(self, *, thorough: bool) -> list[Obstacle]:
+        """What would keep it from being moved. Looks in a thread: a file system of the job's may hang."""
+        identity = shimlink.read_identity(self._link.run_dir)
+        if identity is None or not self._link.lives:
+            self._recorded_exit()
+            return []
+        try:
+            return await asyncio.to_thread(self._preflight.look, self._group.pids(), identity.pid, thorough=thorough)
+        except FileNotFoundError as error:
+            raise SandboxGone(f"{self.copy.key}: its control group is gone: {error}") from error
+        except (OSError, ValueError) as error:
+            raise EngineFailed(f"{self.copy.key}: its processes cannot be looked at: {error}") from error
 
     async def wait_exit(self) -> Exit:
         """How its first process ended, when it has; SandboxGone when nobody recorded that."""

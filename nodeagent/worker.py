@@ -6,6 +6,7 @@ activity ends, however it ends, the record tells the next turn what to do; there
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ EXPECTED = (AgentError, StoreError, OSError, TimeoutError, ValidationError)
 NOTICEABLE = 0.1  # share by which a figure must have changed to be reported again
 LEAST_SECONDS, LEAST_BYTES = 1.0, 1 << 20  # and at least this much
 
+OFTEN = 2.0
+"""Seconds between two looks at a job that something keeps from being moved, or that nobody has looked at yet."""
+
 RESTARTED = "the agent was restarted in the middle of the move"
 
 
@@ -52,6 +56,7 @@ class Worker:
         self._acting_on: tuple[str, int, Role] | None = None
         self._shown: tuple[float, int] = (0.0, 0)
         self._told = ""
+        self._looked = 0.0
 
     def wake(self) -> None:
         """Something may have changed."""
@@ -206,7 +211,11 @@ class Worker:
 
     def _with_usage(self, case: Case, report: JobReport) -> JobReport:
         """The report with what was used, when that changed noticeably: not every look is worth a write."""
-        if case.held.at not in HERE or case.usage is None:
+        if case.held.at not in HERE:
+            return report
+        if case.obstacles is not None:
+            report = report.model_copy(update={"obstacles": case.obstacles})
+        if case.usage is None:
             return report
         cpu, memory = case.cpu_seconds, case.usage.memory
         old_cpu, old_memory = self._shown
@@ -220,6 +229,19 @@ class Worker:
         """Sees what the job uses; the worker then tells if that is worth it."""
         if self._case is not None and self._case.record is not None and self._case.record.at in HERE:
             await self._case.measure()
+            self.wake()
+
+    async def look_for_obstacles(self, every: float) -> None:
+        """Sees what would keep the job from being moved: ``every`` so many seconds, and oftener while something does."""
+        case, now = self._case, time.monotonic()
+        if case is None or case.record is None or case.record.at not in HERE or case.exit is not None:
+            return
+        if now - self._looked < (every if case.obstacles == [] else OFTEN):
+            return
+        known = case.obstacles
+        self._looked = now
+        await case.look_for_obstacles(thorough=False)
+        if case.obstacles != known:
             self.wake()
 
     async def _remove_strays(self, case: Case) -> None:

@@ -26,6 +26,7 @@ ENV = {"PATH": "/usr/bin:/bin", "HOME": "/"}
 DEADLINE = 20.0
 LONG = ["sleep", "1000"]
 NETWORK = Network("10.77.0.128/24", "52:54:0a:4d:00:80")
+DEVICE = "/dev/net/tun"
 
 
 def copy(name: str, epoch: int = 1) -> Copy:
@@ -240,6 +241,25 @@ class EngineContract:
         assert usage.processes == 1
         assert usage.memory > 0
         assert await sandbox.last_pid() >= 2
+
+    @pytest.mark.parametrize("thorough", [False, True])
+    async def test_nothing_keeps_an_ordinary_job_from_being_moved(self, engine: Engine, thorough: bool) -> None:
+        sandbox = await started(engine, copy("plain"), *LONG)
+        assert await sandbox.obstacles(thorough=thorough) == []
+
+    async def test_a_device_keeps_a_job_from_being_moved(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("device"), "sh", "-c", f"exec 3<>{DEVICE}; sleep 1000")
+        end = time.monotonic() + DEADLINE
+        while not (found := await sandbox.obstacles(thorough=False)):  # the shell has to open it first
+            assert time.monotonic() < end, "the device is not seen"
+            await asyncio.sleep(0.01)
+        assert {each.reason for each in found} == {"DeviceFile"} and all(DEVICE in each.message for each in found), found
+        assert {each.reason for each in await sandbox.obstacles(thorough=True)} == {"DeviceFile"}
+
+    async def test_nothing_keeps_an_ended_job_from_being_moved(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("over"), "true")
+        await code(sandbox)
+        assert await sandbox.obstacles(thorough=True) == []
 
     async def test_resume_of_a_running_job_changes_nothing(self, engine: Engine) -> None:
         sandbox = await started(engine, copy("resumed"), *LONG)

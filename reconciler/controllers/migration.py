@@ -17,6 +17,7 @@ from crds.migration import (
     JOB_NOT_RUNNING,
     NO_DESTINATION,
     NODE_NOT_READY,
+    NOT_MIGRATABLE,
     SAME_NODE,
     TIMED_OUT,
     Migration,
@@ -26,6 +27,7 @@ from crds.node import Node
 from crds.placement import MoveOrder, Placement, Role
 from crds.report import ReportPhase
 from reconciler.context import Context
+from reconciler.controllers import migratable
 from reconciler.controllers.conclusion import conclude, give_up
 from reconciler.controllers.moving import find_move
 from reconciler.controllers.placing import placement_of
@@ -159,7 +161,8 @@ def _trouble_with_job(world: World, migration: Migration, job: Job) -> NotYet | 
     runs = report is not None and report.value.phase == ReportPhase.RUNNING and report.value.uid == job.metadata.uid
     if phase != JobPhase.RUNNING or not placed or not runs:
         return NotYet(f"waits until {job.label} runs")
-    return None
+    why = migratable.obstacles(job) or migratable.forbidden(job, migration.spec.requested_by)
+    return Never(NOT_MIGRATABLE, f"{job.label} cannot be moved: {why}") if why else None
 
 
 def _destination(context: Context, migration: Migration, job: Job, source: str) -> str | Never:

@@ -18,6 +18,7 @@ from crds.job import (
 )
 from crds.meta import Truth, set_condition
 from crds.report import ENDED, JobReport, ReportPhase
+from reconciler.controllers import migratable
 
 
 def mirror(job: Job, report: JobReport | None, *, ready: bool, now: datetime) -> Job:
@@ -60,6 +61,7 @@ def _running(job: Job, report: JobReport, now: datetime) -> None:
     job.status.phase, job.status.message = JobPhase.RUNNING, ""
     job.status.started_at = job.status.started_at or report.started_at or now
     _set(job, RUNNING, True, STARTED, f"runs on node/{job.status.node}", now)
+    migratable.note(job, report, now)
 
 
 def _unknown(job: Job, now: datetime) -> None:

@@ -15,6 +15,7 @@ from crds.network import FEATURE
 from crds.node import Node
 from crds.placement import Role
 from reconciler.calibration import calibrate
+from reconciler.controllers import migratable
 from reconciler.controllers.readiness import is_ready, takes_orders
 from reconciler.controllers.watches import OPEN, open_moves
 from reconciler.planning.types import JobView, MoveView, NodeView, PlacementRequest, Snapshot
@@ -83,6 +84,8 @@ def why_not_movable(world: World, job: Job) -> str:
         return "migration is not allowed"
     if job.spec.placement.pinned:
         return "it is pinned to its node"
+    if obstacles := migratable.obstacles(job):
+        return f"it cannot be moved: {obstacles}"
     if open_moves(world, key):
         return "it is being moved already"
     if job.status.node is None or not is_ready(world, job.status.node):
@@ -119,7 +122,14 @@ def _job(world: World, job: Job, node: str, now: datetime, settling: float) -> J
         node_selector=job.spec.placement.node_selector,
         tolerations=tuple(job.spec.placement.tolerations),
         needs=needs(job),
+        cpu_flags=cpu_flags(world, node),
     )
+
+
+def cpu_flags(world: World, node: str) -> frozenset[str]:
+    """What the processors of the node can do; empty when it did not say."""
+    seen = world.alive.get(node)
+    return frozenset(seen.value.cpu_flags.split()) if seen else frozenset()
 
 
 def _node(world: World, node: Node, now: datetime) -> NodeView:
@@ -138,6 +148,7 @@ def _node(world: World, node: Node, now: datetime) -> NodeView:
         labels=node.metadata.labels,
         taints=tuple(taint.key for taint in node.spec.taints),
         features=frozenset(alive.value.features if alive else ()),
+        cpu_flags=cpu_flags(world, node.name),
     )
 
 

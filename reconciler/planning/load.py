@@ -197,7 +197,7 @@ class Evening:
         """What forbids this destination, or makes it no gain; empty when the job gains there."""
         if state is source:
             return "it is there"
-        why = refused(state.view, job.node_selector, job.tolerations, job.needs)
+        why = refused(state.view, job)
         if why:
             return why
         if not gains(job, source, state, fall, result, self.policy.min_gain):

@@ -90,7 +90,7 @@ def _send(draft: Draft, source: NodeState, job: JobView) -> None:
 
 def _against(draft: Draft, state: NodeState, job: JobView) -> str:
     """Why the job cannot go there; empty when it can."""
-    why = closed(state.view) or refused(state.view, job.node_selector, job.tolerations, job.needs)
+    why = closed(state.view) or refused(state.view, job)
     return why or draft.room(state, job) or draft.cannot_take(state.view.name)
 
 

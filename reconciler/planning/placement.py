@@ -34,7 +34,7 @@ def _unfit(state: NodeState, request: PlacementRequest) -> str:
         return f"the job must run on {request.node}"
     if node.name in request.exclude:
         return "excluded"
-    why = refused(node, request.node_selector, request.tolerations, request.needs)
+    why = refused(node, request)
     if why:
         return why
     if state.memory + request.memory > node.memory_capacity:

@@ -24,6 +24,8 @@ class NodeView:
     taints: tuple[str, ...] = ()
     features: frozenset[str] = frozenset()
     """What it can do beside running jobs."""
+    cpu_flags: frozenset[str] = frozenset()
+    """What its processors can do; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class JobView:
     tolerations: tuple[str, ...] = ()
     needs: frozenset[str] = frozenset()
     """Features its node must have."""
+    cpu_flags: frozenset[str] = frozenset()
+    """What its node's processors can do, so what it may be using; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,8 @@ class PlacementRequest:
     tolerations: tuple[str, ...] = ()
     needs: frozenset[str] = frozenset()
     """Features its node must have."""
+    cpu_flags: frozenset[str] = frozenset()
+    """What the processors of the node it leaves can do; empty for a job that runs nowhere yet."""
 
 
 @dataclass(frozen=True, slots=True)

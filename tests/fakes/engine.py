@@ -32,6 +32,7 @@ from typing import Any
 
 from crds.job import JobSpec
 from crds.network import FEATURE
+from crds.report import Obstacle
 from nodeagent.engine import Copy, Exit, Network, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 
@@ -55,6 +56,8 @@ class Knobs:
     """Points at which the agent dies."""
     image_bytes: int = 64 * 1024
     """Size of the pages image; written in pieces while ``delay["dump"]`` passes."""
+    obstacles: dict[str, list[Obstacle]] = field(default_factory=dict)
+    """What keeps jobs from being moved, by "<namespace>/<name>"."""
     calls: list[str] = field(default_factory=list)
     """What was called, in order: "<op> <namespace>/<name>@<epoch>"."""
 
@@ -371,6 +374,18 @@ class FakeSandbox:
         return Usage(
             cpu_seconds=0.0, memory=self._engine.knobs.image_bytes, runnable=int(running), processes=int(self._shim.job is not None)
         )
+
+    async def obstacles(self, *, thorough: bool) -> list[Obstacle]:
+        await self._engine.at("obstacles", self.copy)
+        if self._shim.exit is not None:
+            return []
+        job = self._alive().job
+        device = (
+            [Obstacle(reason="DeviceFile", message=f"sh uses {argument}") for word, argument in job.steps if word == "exec"]
+            if job
+            else []
+        )
+        return [*self._engine.knobs.obstacles.get(self.copy.key, []), *device]
 
     async def wait_exit(self) -> Exit:
         self._engine.point("wait_exit")

@@ -29,7 +29,9 @@ from tests.etcd_server import free_port
 from tests.fakes.engine import AgentCrashed, FakeEngine, Knobs, World
 
 PATIENCE = 20.0  # seconds after which a condition that does not come true fails the test
-TIMING = Timing(lease=15, load=0.2, usage=0.2, retry_first=0.02, retry_most=0.2, connect=2, hello=3, answer=3, restore=2)
+TIMING = Timing(
+    lease=15, load=0.2, usage=0.2, obstacles=0.2, retry_first=0.02, retry_most=0.2, connect=2, hello=3, answer=3, restore=2
+)
 NAMESPACE = "default"
 
 

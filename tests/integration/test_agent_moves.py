@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from crds.report import ReportPhase, Verdict
+from crds.report import Obstacle, ReportPhase, Verdict
 from nodeagent.engine import Usage
 from nodeagent.errors import EngineFailed
 from nodeagent.frames import HEADER, Hello, Refused, decode, encode
@@ -12,6 +12,8 @@ from nodeagent.journal import Journal, Record
 from tests.fakes.engine import FakeSandbox
 from tests.integration.agents import Cluster, Node, until
 from tests.integration.moving import DESTINATION, SOURCE, check_moved, check_stayed, refusal_of, report_of, seen
+
+RING = Obstacle(reason="IoUring", message="node (pid 2) uses io_uring")
 
 
 async def test_moves_a_job(cluster: Cluster) -> None:
@@ -203,3 +205,41 @@ async def test_cpu_time_adds_up_over_moves_and_memory_is_told(cluster: Cluster, 
     await cluster.nodes[DESTINATION].restart()
     assert await cluster.move("w", DESTINATION, SOURCE)
     await told(SOURCE, 15.0)
+
+
+async def test_what_keeps_a_job_from_being_moved_is_reported_and_so_is_its_end(cluster: Cluster, source: Node) -> None:
+    await cluster.running("w", SOURCE)
+
+    async def reported(expected: list[Obstacle]) -> None:
+        async def told() -> bool:
+            report = await cluster.report(SOURCE, "w")
+            return report is not None and report.obstacles == expected
+
+        await until(told, f"{expected} to be reported")
+
+    await reported([])
+    source.knobs.obstacles["default/w"] = [RING]
+    await reported([RING])
+    del source.knobs.obstacles["default/w"]
+    await reported([])
+
+
+async def test_an_obstacle_found_at_the_last_moment_ends_the_move_before_the_freeze(cluster: Cluster, source: Node) -> None:
+    uid = await cluster.running("w", SOURCE)
+    source.knobs.obstacles["default/w"] = [RING]
+    assert not await cluster.move("w", SOURCE, DESTINATION)
+    assert "IoUring: node (pid 2) uses io_uring" in await why_it_stayed(cluster, uid)
+    assert not any(call.startswith("dump") for call in source.knobs.calls), "it was never frozen"
+
+
+async def test_what_cannot_be_looked_at_is_no_obstacle(cluster: Cluster, source: Node) -> None:
+    uid = await cluster.running("w", SOURCE)
+    source.knobs.errors["obstacles"] = [EngineFailed("no permission")] * 100
+    assert await cluster.move("w", SOURCE, DESTINATION)
+    await check_moved(cluster, uid)
+
+
+async def why_it_stayed(cluster: Cluster, uid: str) -> str:
+    report = await check_stayed(cluster, uid)
+    assert report.move is not None
+    return report.move.message

@@ -54,6 +54,8 @@ class Server:
             return [asdict(copy) for copy in result]
         if method == "wait_exit":
             return {"code": result.code, "time": result.time.isoformat()}
+        if method == "obstacles":
+            return [obstacle.to_data() for obstacle in result]
         return asdict(result) if method == "usage" else result
 
     async def answer(self, request: dict[str, Any]) -> None:

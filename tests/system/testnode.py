@@ -20,6 +20,7 @@ from clip import agent
 from clip.image import ensure, is_built, wanted
 from clip.recipe import DEPENDENCIES
 from crds.job import JobSpec
+from crds.report import Obstacle
 from lab.cgroups import Groups
 from lab.node import BOOT, INIT
 from nodeagent import errors
@@ -261,6 +262,9 @@ class RemoteSandbox:
 
     async def usage(self) -> Usage:
         return Usage(**await self._call("usage"))
+
+    async def obstacles(self, *, thorough: bool) -> list[Obstacle]:
+        return [Obstacle.model_validate(data) for data in await self._call("obstacles", thorough=thorough)]
 
     async def wait_exit(self) -> Exit:
         data = await self._call("wait_exit")

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from crds import keys
-from crds.job import Job, JobPhase
+from crds.job import MIGRATABLE, Job, JobPhase
 from crds.load import Alive, JobLoad, LoadVector
+from crds.meta import set_condition
 from crds.migration import Migration, MigrationPhase
 from crds.node import Node
 from store.objects import utcnow
@@ -96,6 +97,20 @@ def test_drain_names_what_has_to_stay(busy: Terminal, spec: dict[str, Any], phas
     said = busy.run("drain", "n1")
     assert said.code == 1
     assert f"Error: {why}" in said.err.splitlines()
+    assert len(busy.do(lambda store: store.list(Migration)).items) == 2
+
+
+def test_drain_names_what_cannot_be_moved(busy: Terminal) -> None:
+    def hindered(found: Job) -> None:
+        on("n1", JobPhase.RUNNING)(found)
+        message = "IoUring: node (pid 2) uses io_uring"
+        found.status.conditions = set_condition([], MIGRATABLE, False, "IoUring", message, utcnow())
+
+    busy.create(job("stuck"))
+    busy.status(Job, "stuck", hindered)
+    said = busy.run("drain", "n1")
+    assert said.code == 1
+    assert "Error: job/stuck cannot be moved away: IoUring: node (pid 2) uses io_uring" in said.err.splitlines()
     assert len(busy.do(lambda store: store.list(Migration)).items) == 2
 
 

@@ -13,7 +13,7 @@ from crds import keys
 from crds.load import Alive, JobLoad, LoadVector
 from crds.network import FEATURE
 from crds.placement import Placement, Role
-from crds.report import ENDED, Claim, JobReport, MoveReport, ReportPhase, Verdict
+from crds.report import ENDED, Claim, JobReport, MoveReport, Obstacle, ReportPhase, Verdict
 from store.kv import Compare, Delete, Put, absent, unchanged
 from store.memory_server import MemoryServer
 
@@ -89,6 +89,12 @@ class FakeAgent:
         self._put(keys.load(self.name), vector.to_json())
 
     # --- its jobs ---
+
+    def finds(self, job: str, *found: Obstacle) -> None:
+        """It has looked at a running job for what keeps it from being moved."""
+        report = self._read_report(job)
+        assert report is not None and report.phase == ReportPhase.RUNNING
+        self._put(self._report_key(job), report.model_copy(update={"obstacles": list(found)}).to_json())
 
     def steps(self) -> dict[str, STEP]:
         """What it may do now, by name. Names in ``OPTIONAL`` are choices, all others are duties."""
