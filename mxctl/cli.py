@@ -13,6 +13,7 @@ VERBS = {
     "run": ("mxctl.run:run", "Run a program somewhere in the cluster"),
     "logs": ("mxctl.logs:logs", "Show what a job printed"),
     "migrate": ("mxctl.migrate:migrate", "Move a running job to another node"),
+    "can-migrate": ("mxctl.can_migrate:can_migrate", "Tell whether a job could be moved, and where to"),
     "top": ("mxctl.top:top", "Show load by node or by job"),
     "wait": ("mxctl.wait:wait", "Wait until objects are as they should be"),
     "cordon": ("mxctl.cordon:cordon", "Let no job come to a node any more"),

@@ -31,6 +31,7 @@ from nodeagent.jobs import Placed
 from nodeagent.journal import HERE, Journal, Record
 from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
+from nodeagent.processor import cpu_flags
 from nodeagent.tcp import TcpExchange
 from nodeagent.telling import LoadSource, tell_load
 from nodeagent.worker import Worker
@@ -69,6 +70,7 @@ class Agent:
         self._image = image
         self._network = network or tcp_exchange
         self._since = datetime.now(UTC)
+        self._cpu_flags = cpu_flags()
         self._criu = ""
         self._features: list[str] = []
         self._boot_id = ""
@@ -162,6 +164,7 @@ class Agent:
             cpu=vector.cpu_capacity,
             memory=vector.memory_capacity,
             features=self._features,
+            cpu_flags=self._cpu_flags,
             since=self._since,
         )
 

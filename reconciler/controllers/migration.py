@@ -29,13 +29,11 @@ from crds.report import ReportPhase
 from reconciler.context import Context
 from reconciler.controllers import migratable
 from reconciler.controllers.conclusion import conclude, give_up
+from reconciler.controllers.destinations import choose_destination
 from reconciler.controllers.moving import find_move
 from reconciler.controllers.placing import placement_of
 from reconciler.controllers.readiness import is_ready, takes_orders
-from reconciler.controllers.snapshot import SETTLING, expected, needs, take_snapshot
 from reconciler.controllers.watches import OPEN, moves_of_job, moves_of_node, open_moves, own
-from reconciler.planning.placement import choose_node
-from reconciler.planning.types import PlacementRequest
 from reconciler.runtime.declare import Watch, controller
 from reconciler.runtime.outcome import DONE, Again, Terminal
 from reconciler.world import World, job_key, split_key, work_key
@@ -175,29 +173,11 @@ def _destination(context: Context, migration: Migration, job: Job, source: str) 
         return Never(NO_DESTINATION, f"node/{wish} does not exist: mxctl get nodes shows which do")
     if wish is not None and not takes_orders(world, wish):
         return Never(NODE_NOT_READY, f"node/{wish} does not answer")
-    snapshot = take_snapshot(world, context.now(), settling=SETTLING, deciding=work_key(job))
-    choice = choose_node(snapshot, _request(context, job, source, wish))
+    choice = choose_destination(world, job, wish, context.now())
     if choice.node is None:
         why = "; ".join(f"{node}: {reason}" for node, reason in sorted(choice.rejected.items())) or choice.reason
         return Never(NO_DESTINATION, f"no node takes {job.label}: {why}")
     return choice.node
-
-
-def _request(context: Context, job: Job, source: str, wish: str | None) -> PlacementRequest:
-    """What the job really uses counts, if it is known."""
-    cpu, memory = expected(job, context.world.cluster)
-    sample = context.world.load.get(source)
-    load = sample.value.jobs.get(work_key(job)) if sample else None
-    return PlacementRequest(
-        job=work_key(job),
-        cpu=load.cpu_demand if load else cpu,
-        memory=load.memory if load else job.status.memory or memory,
-        node=wish,
-        exclude=frozenset({source}),
-        node_selector=job.spec.placement.node_selector,
-        tolerations=tuple(job.spec.placement.tolerations),
-        needs=needs(job),
-    )
 
 
 # --- the order to both ends ---
