@@ -271,6 +271,8 @@ class JobStatus(Status):
     """Its own address, when it has a network of its own."""
     mac: str | None = None
     """The hardware address that belongs to it."""
+    names: list[str] = Field(default_factory=list)
+    """What nodes and jobs call that address."""
     checkpoint: str | None = None
     """Newest good Checkpoint."""
     restarts: int = 0

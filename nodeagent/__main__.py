@@ -38,6 +38,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     channel.add_argument("--tls", type=Path, metavar="DIR", help="key and certificates of the data channel; the key is made there")
     channel.add_argument("--insecure", action="store_true", help="a data channel without TLS: whoever reaches it is believed")
     parser.add_argument("--bridge", default=BRIDGE, help="plugs in jobs with a network of their own (default: %(default)s)")
+    hosts = "gets the names of these jobs (default: %(default)s)"
+    parser.add_argument("--hosts", type=Path, default=Path("/etc/hosts"), help=hosts)
     parser.add_argument("--verbose", action="store_true", help="say more")
     return parser.parse_args(arguments)
 
@@ -55,6 +57,7 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
         shared=options.shared,
         address=options.address or facts.first_address(),
         port=options.port,
+        hosts=options.hosts,
         tls=options.tls,
     )
     cgroups = Cgroups()

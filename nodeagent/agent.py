@@ -27,6 +27,7 @@ from nodeagent.errors import AgentError, EngineFailed
 from nodeagent.exchange import Exchange
 from nodeagent.heartbeat import Heartbeat
 from nodeagent.hooks import Hooks, NoHooks
+from nodeagent.hosts import keep_hosts
 from nodeagent.jobs import Placed
 from nodeagent.journal import HERE, Journal, Record
 from nodeagent.ledger import Ledger
@@ -112,6 +113,8 @@ class Agent:
                 group.create_task(self._keep_loaded(), name="reports")
                 group.create_task(self._look_at_usage(), name="usage")
                 group.create_task(self._look_for_obstacles(), name="obstacles")
+                if self._config.hosts is not None:
+                    group.create_task(keep_hosts(self._kv, self._config.hosts), name="hosts")
                 group.create_task(self._load.run(self._watched), name="load")
                 telling = tell_load(self._kv, self._config.node, self._heartbeat, self._load, self._watched, timing.load)
                 group.create_task(telling, name="telling load")

@@ -43,7 +43,7 @@ def reserve(transaction: Transaction, world: World, job: Job, own: Address) -> N
         transaction.expect(*world.expect(reserved)).put_text(reserved, key)
     names = names_of(job.namespace, job.name, world.cluster.network.domain)
     transaction.expect(*world.expect(host)).put(host, HostEntry(address=own.address, names=names))
-    job.status.address, job.status.mac = own.address, own.mac
+    job.status.address, job.status.mac, job.status.names = own.address, own.mac, names
 
 
 async def release(context: Context, job: Job) -> None:
