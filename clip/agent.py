@@ -22,6 +22,7 @@ SUFFIXES = frozenset({".py", ".json", ".yaml", ".sh", ".cnf"})
 ENTRIES = {
     "mx-nodeagent": ("nodeagent", "-sE", True),
     "mx-reconciler": ("reconciler", "-sE", True),
+    "mx-guard": ("nodeagent.guard", "-ISE", False),
     "mx-shim": ("nodeagent.shim", "-ISE", False),  # no site packages: it starts on the way into every move
 }
 _COMPILE_SECONDS = 60

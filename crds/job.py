@@ -23,6 +23,7 @@ STARTED = "Started"
 START_FAILED = "StartFailed"
 PROCESS_LOST = "ProcessLost"
 NODE_LOST = "NodeLost"
+FENCED = "Fenced"
 
 STOP_FINALIZER = "mx/stop"
 """Held until the job's node reported that no process of it is left."""

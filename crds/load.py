@@ -67,5 +67,7 @@ class LoadVector(Model):
     """Bytes in use on the node that cannot be reclaimed."""
     memory_pressure: float = 0.0
     """PSI memory 'some' avg10, per cent."""
+    unguarded: str = ""
+    """Why nothing would stop the jobs here when the agent hangs and the node loses touch; empty when its guard would."""
     jobs: dict[str, JobLoad] = Field(default_factory=dict)
     """By "<namespace>/<job>"."""

@@ -20,6 +20,8 @@ class Role(StrEnum):
     """Freeze it and send it to the peer."""
     ARRIVE = "arrive"
     """Receive it from the peer."""
+    DROP = "drop"
+    """It was taken away while this node was silent, and lives elsewhere: end the copy here, and say so by removing the report."""
 
 
 class MoveOrder(Model):
@@ -58,7 +60,7 @@ class Placement(Model):
     epoch: int = Field(ge=1)
     """Rises with every placement of the job."""
     role: Role
-    """run, leave or arrive."""
+    """run, leave, arrive or drop."""
     spec: JobSpec
     """The job's spec when it was placed."""
     fencing: Fencing = Fencing.FREEZE

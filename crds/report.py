@@ -86,6 +86,11 @@ class JobReport(Model):
     """What became of it."""
     boot_id: str
     """The node's boot: a report of another boot is about processes that are gone."""
+    fenced_after: float | None = None
+    """The node's promise: so many seconds after its heartbeat is gone no instruction of this copy is executed any more, until
+    it has read its placement anew. Unset: nobody can say (fencing keep, or nothing there that could keep the promise)."""
+    reason: str = ""
+    """Why it ended, when that needs a word of its own; else empty."""
     exit_code: int | None = None
     """128 + signal when a signal ended it."""
     message: str = ""

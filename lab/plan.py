@@ -45,8 +45,9 @@ class Services:
 
 
 def agent_service(node: str) -> tuple[Service, ...]:
-    """The node agent as it runs on ``node``."""
-    return (Service(name="nodeagent", command=["mx-nodeagent", "--node", node, "--endpoints", ENDPOINT, "--tls", TLS]),)
+    """The node agent as it runs on ``node``, and the guard beside it."""
+    agent = Service(name="nodeagent", command=["mx-nodeagent", "--node", node, "--endpoints", ENDPOINT, "--tls", TLS])
+    return (agent, Service(name="guard", command=["mx-guard"]))
 
 
 EVERYTHING = Services((ETCD, RECONCILER), agent_service)

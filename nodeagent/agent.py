@@ -25,6 +25,7 @@ from nodeagent.credentials import Credentials, Files, prepare
 from nodeagent.engine import Copy, Engine
 from nodeagent.errors import AgentError, EngineFailed
 from nodeagent.exchange import Exchange
+from nodeagent.fence import Fence
 from nodeagent.heartbeat import Heartbeat
 from nodeagent.hooks import Hooks, NoHooks
 from nodeagent.hosts import keep_hosts
@@ -83,6 +84,8 @@ class Agent:
         self._informer = Informer(kv, keys.placement_prefix(config.node))
         self._heartbeat = Heartbeat(kv, config.node, self._alive, ttl=config.timing.lease)
         self._heartbeat.begun = self._reload.set
+        self._fence = Fence(config.run, engine, ttl=config.timing.lease)
+        self._heartbeat.held = self._fence.hold
         self._ledger = Ledger(kv, config.node, self._heartbeat)
         self._exchange: Exchange | None = None
 
@@ -105,19 +108,21 @@ class Agent:
                 if self._config.tls is not None:
                     await prepare(self._config.tls, self._config.node)
                 await self._look_around()
+                await self._fence.act()
                 group.create_task(parts.exchange.serve(), name="data channel")
                 for key in sorted(self._records.keys() | self._leftovers.keys()):
                     self._wake(key)
                 group.create_task(self._informer.run(), name="placements")
                 group.create_task(self._heartbeat.run(), name="heartbeat")
+                group.create_task(self._fence.run(self._look_at_fence), name="fence")
                 group.create_task(self._keep_loaded(), name="reports")
                 group.create_task(self._look_at_usage(), name="usage")
                 group.create_task(self._look_for_obstacles(), name="obstacles")
                 if self._config.hosts is not None:
                     group.create_task(keep_hosts(self._kv, self._config.hosts), name="hosts")
                 group.create_task(self._load.run(self._watched), name="load")
-                telling = tell_load(self._kv, self._config.node, self._heartbeat, self._load, self._watched, timing.load)
-                group.create_task(telling, name="telling load")
+                told = (self._kv, self._config.node, self._heartbeat, self._load, self._watched, self._fence)
+                group.create_task(tell_load(*told, timing.load), name="telling load")
 
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[Parts]:
@@ -134,6 +139,7 @@ class Agent:
                 journal=Journal(config.journal),
                 ledger=self._ledger,
                 exchange=self._exchange,
+                fence=self._fence,
                 hooks=self._hooks,
                 disk=disk,
                 memory_free=self._memory_free,
@@ -235,6 +241,10 @@ class Agent:
             for worker in list(self._workers.values()):
                 await worker.look_for_obstacles(every)
 
+    async def _look_at_fence(self) -> None:
+        for worker in list(self._workers.values()):
+            await worker.look_at_fence()
+
     def _watched(self) -> Iterator[Watched]:
         """Jobs whose load counts here: those that run, and those that stand frozen but have not left."""
         for worker in list(self._workers.values()):
@@ -244,7 +254,7 @@ class Agent:
             step = case.record.at
             if step in HERE or step in (SourceStep.CONNECTING, SourceStep.FREEZING, SourceStep.SENT):
                 started = case.record.started_at or now()
-                frozen = step in (SourceStep.FREEZING, SourceStep.SENT)
+                frozen = case.fenced or step in (SourceStep.FREEZING, SourceStep.SENT)
                 yield Watched(case.record.copy_here, case.sandbox, (now() - started).total_seconds(), frozen)
 
 

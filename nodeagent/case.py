@@ -14,11 +14,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from crds.job import Fencing
 from crds.report import JobReport, MoveReport, Obstacle, ReportPhase
 from nodeagent.config import Config
 from nodeagent.engine import Copy, Engine, Exit, Sandbox, Usage
 from nodeagent.errors import AgentError, SandboxGone
 from nodeagent.exchange import Exchange
+from nodeagent.fence import Fence
 from nodeagent.hooks import Hooks
 from nodeagent.jobdir import job_directory, remove_tree
 from nodeagent.journal import Journal, Record, Step, check_step
@@ -37,6 +39,7 @@ class Parts:
     journal: Journal
     ledger: Ledger
     exchange: Exchange
+    fence: Fence
     hooks: Hooks
     disk: Executor
     """Threads for the journal; nothing else may keep them busy."""
@@ -65,6 +68,10 @@ class Case:
         """This life of the agent wrote the intent to start (or tried to), and has not started it yet."""
         self.checked = False
         """Seen to be unfrozen since it was adopted or resumed."""
+        self.fenced = False
+        """It stands still because the node lost touch, as far as was seen."""
+        self.obeys: Fencing | None = None
+        """What the guard was told to do with the copy; None when that is not known."""
         self.tidied = False
         """What an ended, left or refused copy left behind is gone."""
         self.changed = changed
@@ -133,6 +140,7 @@ class Case:
         """Watches it for its end."""
         self.release()
         self.sandbox, self.exit, self.checked = sandbox, None, False
+        self.fenced, self.obeys = False, None
         self._watch = self._group.create_task(self._wait_exit(sandbox), name=f"exit of {self.key}")
 
     def release(self) -> None:
@@ -140,6 +148,7 @@ class Case:
         if self._watch is not None:
             self._watch.cancel()
         self.sandbox, self.exit, self._watch = None, None, None
+        self.fenced, self.obeys = False, None
 
     def lost(self, message: str) -> None:
         """Nothing of it is here, and nobody knows how it ended."""
@@ -152,7 +161,24 @@ class Case:
             found = await self.parts.engine.adopt(self.held.copy_here)
             if found is not None:
                 self.hold(found)
+                self.fenced = await found.fenced()
         return self.sandbox
+
+    async def look_at_fence(self) -> None:
+        """Sees whether it was made to stand still, by whomever."""
+        if self.sandbox is None or self.exit is not None:
+            return
+        fenced = await self.sandbox.fenced()
+        if fenced != self.fenced:
+            log.warning("job %s: %s", self.key, "stands still: this node lost touch with the cluster" if fenced else "goes on")
+            self.fenced = fenced
+            self.changed()
+
+    async def obey(self, policy: Fencing) -> None:
+        """Tells the guard what to do with the copy, unless it knows."""
+        if self.sandbox is not None and self.exit is None and self.obeys != policy:
+            await self.sandbox.obey(policy)
+            self.obeys = policy
 
     async def forget(self, copy: Copy) -> None:
         """Kills the copy if it lives, and removes what was recorded of it and its images."""

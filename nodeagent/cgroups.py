@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nodeagent.engine import Copy
 from nodeagent.errors import EngineFailed
+from nodeagent.freezer import Freezer
 
 JOBS = "jobs"
 V1 = ("cpu", "cpuacct", "memory", "freezer", "pids")
@@ -61,6 +62,7 @@ class Cgroups:
             for name in (*V1, "unified"):
                 if (root / name / "cgroup.procs").exists():
                     self.hierarchies[name] = root / name
+        self.freezer = Freezer(str(root))
         if not self.hierarchies:
             raise EngineFailed(f"{root}: no cgroup hierarchy is mounted there; mount cgroup2 and start the agent again")
 
@@ -171,16 +173,22 @@ class JobGroup:
             return _unreclaimable(directory)
         return sum(_status_memory(self._cgroups.proc / str(pid)) for pid in self.pids())
 
+    @property
+    def frozen(self) -> bool:
+        """Whether somebody made it stand still."""
+        return self._cgroups.freezer.frozen(self.name)
+
     def thaw(self) -> None:
-        """Lets a group run that somebody froze: a frozen process cannot be killed on v1."""
-        if "freezer" in self.paths:
-            _write_if_there(self.paths["freezer"] / "freezer.state", "THAWED")
-        if "unified" in self.paths:
-            _write_if_there(self.paths["unified"] / "cgroup.freeze", "0")
+        """Lets it go on."""
+        self._cgroups.freezer.thaw(self.name)
+
+    def kill(self) -> None:
+        """SIGKILL to all that is in it; nothing of it executes another instruction, though it may have stood still."""
+        self._cgroups.freezer.kill(self.name)
 
     async def remove(self) -> None:
         """Kills whatever is in it and removes it everywhere. EngineFailed when processes hang in the kernel."""
-        self.thaw()
+        self.kill()
         end = time.monotonic() + REMOVAL
         while not all(_removed(path) for path in self.everywhere):
             if time.monotonic() > end:
@@ -233,14 +241,6 @@ def _status_memory(process: Path) -> int:
         return sum(int(words[1]) * 1024 for words in lines if words and words[0] in ("RssAnon:", "RssShmem:"))
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it has ended meanwhile
-
-
-def _write_if_there(path: Path, text: str) -> None:
-    try:
-        with path.open("r+") as file:
-            file.write(text)
-    except FileNotFoundError:
-        return  # the group is gone: nothing is frozen in it
 
 
 def _removed(path: Path) -> bool:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from crds.job import Fencing
 from crds.placement import Placement, Role
 from crds.states import DestinationStep, SourceStep
-from nodeagent.journal import HERE, Record, Stage, Step
+from nodeagent.journal import HERE, STEPS, Record, Stage, Step
 
 
 class Do(StrEnum):
@@ -52,6 +53,8 @@ class Do(StrEnum):
     """The claim may stand: ask for it."""
     GO = "go"
     """The claim stands: let it run."""
+    THAW = "thaw"
+    """It stands still since the node lost touch; it is still ours: let it go on as it was, then look again."""
     FORGET = "forget"
     """Remove what is here of it; it lives elsewhere, so its directory stays."""
     CONTRADICTION = "contradiction"
@@ -151,6 +154,22 @@ NEWER: Mapping[Role, Table] = {
         Stage.ENDED: Do.KEEP,
     },
 }
+DROPPED: Table = dict.fromkeys(STEPS.values(), Do.FORGET)
+"""It was taken away while this node was silent: whatever is here is stale, and must not execute one more instruction."""
+
+FENCED: Mapping[Do, Do] = {
+    Do.START: Do.THAW,
+    Do.HOLD: Do.THAW,
+    Do.STOP: Do.THAW,
+    Do.LEAVE: Do.THAW,
+    Do.SEND: Do.THAW,
+    Do.RESUME: Do.THAW,
+    Do.RECEIVE: Do.THAW,
+    Do.GO: Do.THAW,
+}
+"""What has to wait until the copy does not stand still any more by fencing. All else is done to it as it stands: what ends a stale
+copy must not let it run before, and what was sent or waits for its claim stands still anyway."""
+
 _ENDS = HERE | {SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED}
 
 
@@ -165,6 +184,10 @@ class View:
     """The processes of the copy have ended (or are gone)."""
     failed: bool = False
     """The activity of this step was tried and failed."""
+    fenced: bool = False
+    """The copy stands still because the node lost touch."""
+    busy: bool = False
+    """The activity of this step is under way."""
 
 
 def relation(placement: Placement | None, record: Record) -> Relation:
@@ -178,12 +201,31 @@ def relation(placement: Placement | None, record: Record) -> Relation:
 
 def decide(view: View) -> Do:
     """The one thing to do now."""
+    if view.busy:
+        return Do.THAW if view.fenced else Do.WAIT
+    what = _decide(view)
+    return FENCED.get(what, what) if view.fenced else what
+
+
+def needs_life(view: View) -> bool:
+    """Whether the copy is to go on here, fenced or not, in whatever way."""
+    return _decide(view) in FENCED
+
+
+def guarded(record: Record, wish: Fencing) -> Fencing:
+    """What becomes of the copy when the node loses touch. What does not run (yet) need not be killed: it is frozen."""
+    return Fencing.FREEZE if wish == Fencing.KILL and record.at not in HERE else wish
+
+
+def _decide(view: View) -> Do:
     if view.record is None:
         return _unrecorded(view)
     step = view.record.at
     how = relation(view.placement, view.record)
     if how == Relation.OLDER:
         return Do.CONTRADICTION
+    if how != Relation.GONE and view.placement is not None and view.placement.role == Role.DROP:
+        return DROPPED[step]
     if how == Relation.GONE or view.placement is None:
         return GONE.get(step, Do.CONTRADICTION)
     if view.ended and step in _ENDS:
@@ -210,7 +252,7 @@ def decide_offline(record: Record) -> Do:
 
 
 def _unrecorded(view: View) -> Do:
-    if view.placement is None:
+    if view.placement is None or view.placement.role == Role.DROP:
         return Do.CLEAR if view.reported else Do.NOTHING
     if view.reported:
         return Do.REBUILD if view.reported == view.placement.uid else Do.CLEAR

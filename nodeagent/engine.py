@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from crds.job import JobSpec
+from crds.job import Fencing, JobSpec
 from crds.report import Obstacle
 
 
@@ -45,6 +45,8 @@ class Exit:
 
     code: int
     time: datetime
+    fenced: bool = False
+    """It was killed because the node had lost touch with the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,18 @@ class Sandbox(Protocol):
         """Sends a signal to the job's first process."""
         ...
 
+    async def obey(self, policy: Fencing) -> None:
+        """What becomes of it when the node loses touch, from now on; freeze, before this is called. SandboxGone."""
+        ...
+
+    async def fenced(self) -> bool:
+        """Whether ``Engine.fence`` (or the guard) made it stand still. No other method but ``thaw`` changes that."""
+        ...
+
+    async def thaw(self) -> None:
+        """Lets it go on after that; a job that is stopped by a dump or a restore stays so."""
+        ...
+
     async def kill(self) -> None:
         """SIGKILL to all, shim included; returns when no process, cgroup, socket or mount is left. May be repeated."""
         ...
@@ -121,6 +135,17 @@ class Sandbox(Protocol):
 
 class Engine(Protocol):
     """Makes and finds sandboxes on this node."""
+
+    @property
+    def fences(self) -> bool:
+        """Whether this node can make jobs stand still."""
+        ...
+
+    async def fence(self) -> list[str]:
+        """The node has lost touch: freezes or kills every copy, as it was told to ``obey``. What was done, a line each.
+
+        What stands still does so until ``thaw``: whatever else is done, no instruction of the job is executed. May be repeated."""
+        ...
 
     async def version(self) -> str:
         """criu's version; EngineFailed with the reason when it does not work here."""

@@ -2,6 +2,9 @@
 
 The guard compares the alive key's mod_revision with that of our own put. The key is put once a session, so the revision names the
 session; a second agent of the same node, or we ourselves after a lost lease, put it anew and so fence the former.
+
+A renewal counts only when the alive key was found in place after it was sent: a lease without the key is worth nothing, for others
+go by the key.
 """
 
 import asyncio
@@ -20,7 +23,10 @@ PAUSE = 1.0  # seconds between two attempts to begin a session
 
 
 class Heartbeat:
-    """Runs until cancelled, one session after the other. ``begun`` is called whenever a new one stands."""
+    """Runs until cancelled, one session after the other. ``begun`` is called whenever a new one stands.
+
+    ``held`` is called, at the beginning of a session and with each renewal, with the time (of ``boot_clock``) to which it lasts.
+    """
 
     def __init__(self, kv: KV, node: str, facts: Callable[[], Alive], *, ttl: float) -> None:
         self._kv = kv
@@ -30,6 +36,7 @@ class Heartbeat:
         self._session: Session | None = None
         self._revision = 0
         self.begun: Callable[[], None] = lambda: None
+        self.held: Callable[[float], None] = lambda until: None
         self.standing = asyncio.Event()
 
     def guard(self) -> Compare:
@@ -58,6 +65,8 @@ class Heartbeat:
         async with Session(self._kv, ttl=self._ttl) as session:
             result = await self._kv.txn((), [Put(self._key, self._facts().to_json(), session.lease)])
             self._session, self._revision = session, result.revision
+            session.verify, session.renewed = self._verify, self.held
+            self.held(session.deadline)
             self.standing.set()
             log.info("session begun: %s at revision %d", self._key, result.revision)
             self.begun()
@@ -67,3 +76,10 @@ class Heartbeat:
                 self.standing.clear()
                 self._session, self._revision = None, 0
         log.warning("session lost: %s, beginning a new one", self._key)
+
+    async def _verify(self) -> None:
+        """That the alive key is still ours. Raises StoreError."""
+        guard = self.guard()
+        if not (await self._kv.txn([guard], [])).succeeded:
+            self.fenced()
+            raise Unavailable(f"{self._key}: is not as this session put it: beginning a new one")

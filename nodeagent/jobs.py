@@ -8,6 +8,7 @@ import logging
 import signal
 from dataclasses import dataclass
 
+from crds.job import FENCED
 from crds.placement import Placement, Role
 from crds.report import JobReport, MoveReport, ReportPhase
 from nodeagent.case import Case, now, one_line
@@ -19,6 +20,7 @@ from nodeagent.journal import Record, Stage
 log = logging.getLogger(__name__)
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+KILLED = "killed by its node, which had lost touch with the cluster (fencing: kill)"
 EMPTY = 1.0  # seconds in which an adopted sandbox without processes may still tell an exit
 
 
@@ -70,6 +72,7 @@ async def start(case: Case, placed: Placed) -> None:
     if stands and found is not None and found.report is not None and found.report.phase != ReportPhase.STARTING:
         await _judge(case)
         return
+    case.parts.fence.check()
     case.intent = False
     await _create_and_start(case)
 
@@ -149,6 +152,21 @@ async def _settle(case: Case, sandbox: Sandbox) -> None:
     case.checked = True
 
 
+async def thaw(case: Case, placed: Placed | None) -> None:
+    """It stands still since the node lost touch. It may go on only as long as we are known, and the placement is what we think."""
+    sandbox = await case.adopt()
+    if sandbox is None:
+        case.fenced = False
+        return
+    await case.parts.ledger.confirm(case.key, placed.revision if placed else 0)
+    case.parts.fence.check()
+    await sandbox.thaw()
+    await case.parts.fence.act()  # should we have been stopped ourselves just before that
+    case.fenced = await sandbox.fenced()
+    log.info("job %s: goes on: it still is this node's", case.key)
+    case.changed()
+
+
 async def end(case: Case, placed: Placed | None) -> None:
     """It ended by itself."""
     ended = case.exit
@@ -156,7 +174,8 @@ async def end(case: Case, placed: Placed | None) -> None:
     epoch = placed.placement.epoch if placed else case.held.epoch
     if isinstance(ended, Exit):
         phase = ReportPhase.SUCCEEDED if ended.code == 0 else ReportPhase.FAILED
-        await _finish(case, phase, "" if ended.code == 0 else f"exit code {ended.code}", ended, epoch=epoch)
+        said = KILLED if ended.fenced else "" if ended.code == 0 else f"exit code {ended.code}"
+        await _finish(case, phase, said, ended, epoch=epoch)
     else:
         await _finish(case, ReportPhase.LOST, one_line(ended) if ended else "it is gone", epoch=epoch)
 
@@ -173,6 +192,7 @@ async def _finish(
         message=message,
         epoch=epoch or record.epoch,
         exit_code=ended.code if ended else exit_code,
+        reason=FENCED if ended and ended.fenced else "",
         finished_at=ended.time if ended else now(),
     )
     await case.advance(Stage.ENDED, report=report, epoch=epoch or record.epoch)

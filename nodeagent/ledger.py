@@ -75,6 +75,15 @@ class Ledger:
         self._stored[job] = _stored(found[0])
         return False
 
+    async def confirm(self, job: str, placement: int) -> None:
+        """That our session stands, and that the placement still has that mod_revision (0: there is none), both at one moment.
+
+        Raises Unavailable, Conflict."""
+        place = keys.placement(self._node, *job.split("/"))
+        result, _ = await self._txn([unchanged(place, placement)], [], [])
+        if not result.succeeded:
+            raise Conflict(f"job {job}: its placement changed meanwhile")
+
     async def put(self, job: str, report: JobReport) -> None:
         """Writes the report unless it stands already. Raises Unavailable, Conflict."""
         old = self._stored.get(job)

@@ -159,7 +159,8 @@ def changed_enough(old: LoadVector | None, new: LoadVector) -> bool:
     """Whether ``new`` should be written though ``old`` was."""
     if old is None or set(old.jobs) != set(new.jobs):
         return True
-    if (old.cpu_capacity, old.memory_capacity) != (new.cpu_capacity, new.memory_capacity):
+    facts = [(vector.cpu_capacity, vector.memory_capacity, vector.unguarded) for vector in (old, new)]
+    if facts[0] != facts[1]:
         return True
     if (new.time - old.time).total_seconds() >= LONGEST_SILENCE:
         return True

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crds.job import JobSpec
+from crds.job import Fencing, JobSpec
 from crds.network import FEATURE
 from crds.report import Obstacle
-from nodeagent import criu, links, shimlink
+from nodeagent import criu, guard, links, shimlink
 from nodeagent.cgroups import Cgroups, JobGroup
 from nodeagent.engine import Copy, Exit, Network, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
@@ -48,6 +48,15 @@ class NamespaceEngine:
         self.cgroups = cgroups or Cgroups()
         self._copies = run / "copies"
         self._criu = program or criu.Criu()
+
+    @property
+    def fences(self) -> bool:
+        """Whether there is a freezer."""
+        return self.cgroups.freezer.works
+
+    async def fence(self) -> list[str]:
+        """Freezes or kills every copy by its policy, as the guard does."""
+        return guard.fence(str(self.run), self.cgroups.freezer)
 
     async def version(self) -> str:
         """criu's version; EngineFailed with the reason when it does not work here."""
@@ -233,9 +242,25 @@ class NamespaceSandbox:
         """To the job's first process."""
         await self._ask("signal", number=number)
 
-    async def kill(self) -> None:
-        """Ends everything. A recorded exit stays until the copy is forgotten."""
+    async def obey(self, policy: Fencing) -> None:
+        """Tells the guard, by a file."""
+        try:
+            guard.write_policy(str(self._link.run_dir), policy)
+        except FileNotFoundError as error:
+            raise SandboxGone(f"{self.copy.key}: its records are gone: {error}") from error
+
+    async def fenced(self) -> bool:
+        """Whether its group is frozen. criu never freezes groups, and nobody else does."""
+        return self._group.frozen
+
+    async def thaw(self) -> None:
+        """The group only."""
         self._group.thaw()
+
+    async def kill(self) -> None:
+        """Ends everything, without letting what stands still go on. A recorded exit stays until the copy is forgotten."""
+        self._link.strike()
+        self._group.kill()
         await self._link.kill()
         await links.remove(links.port_of(self.copy))
         await self._group.remove()
@@ -249,7 +274,7 @@ class NamespaceSandbox:
         status = await self._ask("status")
         if status["phase"] == shim.RESTORING:
             await self._clear()
-        elif status["criu"] is not None:
+        elif status["criu"] is not None and not self._group.frozen:
             await self._end_criu()
 
     async def _criu(self, verb: str, deadline: float, log_file: Path, **fields: Any) -> None:
@@ -277,12 +302,16 @@ class NamespaceSandbox:
         await self._ask("abort", force=False)
         end = time.monotonic() + ABORT_SECONDS
         while (await self._ask("status"))["criu"] is not None:
+            if self._group.frozen:  # it waits for processes that stand still, with its own code inside them: never kill it now
+                raise EngineFailed(f"{self.copy.key}: criu cannot give up while the job is fenced; it does when that is over")
             if time.monotonic() > end:
                 log.error("%s: criu does not give up within %s s, killing it", self.copy.key, ABORT_SECONDS)
                 await self._ask("abort", force=True)
             await asyncio.sleep(POLL)
 
     async def _clear(self) -> None:
+        if self._group.frozen:
+            self._group.kill()
         try:
             await self._ask("clear")
         except SandboxGone:
@@ -305,7 +334,8 @@ class NamespaceSandbox:
             data = json.loads((self._link.run_dir / "exit.json").read_text())
         except FileNotFoundError:
             raise SandboxGone(f"{self.copy.key}: died with its shim, no exit code was recorded") from None
-        return Exit(data["code"], datetime.fromtimestamp(data["time"], UTC))
+        killed = guard.was_killed(str(self._link.run_dir))
+        return Exit(data["code"], datetime.fromtimestamp(data["time"], UTC), killed)
 
 
 async def _despite_cancellation(work: Any) -> None:

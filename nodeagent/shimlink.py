@@ -5,6 +5,7 @@ end, and what kills it, goes through a pidfd for the same reason.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -141,13 +142,16 @@ class ShimLink:
         """Returns when it has ended; then no process of its namespace is left."""
         await asyncio.shield(self._gone)
 
+    def strike(self) -> None:
+        """SIGKILL to it; it executes nothing any more, though it may take a while until all is gone."""
+        if self._pidfd != -1:
+            with contextlib.suppress(ProcessLookupError):  # it has just been reaped; the reader tells
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     async def kill(self) -> None:
         """SIGKILL to it and by that to all its namespace; returns when all is gone. EngineFailed when something hangs."""
         if self._pidfd != -1:
-            try:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                return  # it has just been reaped; the reader tells
+            self.strike()
             try:
                 async with asyncio.timeout(DEATH_SECONDS):
                     await self.wait()

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from crds import keys
 from crds.load import LoadVector
+from nodeagent.fence import Fence
 from nodeagent.heartbeat import Heartbeat
 from nodeagent.load import Watched, changed_enough
 from store.errors import StoreError
@@ -25,7 +26,9 @@ class LoadSource(Protocol):
     def vector(self, watched: Iterable[Watched]) -> LoadVector: ...
 
 
-async def tell_load(kv: KV, node: str, heartbeat: Heartbeat, source: LoadSource, watched: Watching, pause: float) -> None:
+async def tell_load(
+    kv: KV, node: str, heartbeat: Heartbeat, source: LoadSource, watched: Watching, fence: Fence, pause: float
+) -> None:
     """Until cancelled. A vector that could not be written is not written later: by then there is a newer one."""
     told: LoadVector | None = None
     while True:
@@ -33,7 +36,7 @@ async def tell_load(kv: KV, node: str, heartbeat: Heartbeat, source: LoadSource,
         if not heartbeat.standing.is_set():
             told = None
             continue
-        vector = source.vector(watched())
+        vector = source.vector(watched()).model_copy(update={"unguarded": fence.unguarded})
         if not changed_enough(told, vector):
             continue
         try:

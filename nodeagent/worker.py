@@ -8,17 +8,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
+from crds.job import Fencing
 from crds.placement import Placement, Role
-from crds.report import JobReport
+from crds.report import ENDED, JobReport
 from crds.states import SourceStep
 from nodeagent import jobs, moves
 from nodeagent.arrive import go, receive_job, refuse
 from nodeagent.case import Case, Parts, one_line
-from nodeagent.decide import Do, View, decide, decide_offline
+from nodeagent.decide import Do, View, decide, decide_offline, guarded, needs_life
 from nodeagent.engine import Copy
 from nodeagent.errors import AgentError
 from nodeagent.jobs import Placed
@@ -57,6 +59,7 @@ class Worker:
         self._shown: tuple[float, int] = (0.0, 0)
         self._told = ""
         self._looked = 0.0
+        self._promise: float | None = None
 
     def wake(self) -> None:
         """Something may have changed."""
@@ -124,11 +127,8 @@ class Worker:
     async def _turn(self, case: Case) -> Do:
         """Looks, decides, acts, reports."""
         placed = self._placed()
-        if self._activity is not None:
-            if self._still_wanted(case, placed):
-                await self._publish(case)
-                return Do.WAIT
-            await self._call_off()
+        if self._activity is not None and not self._still_wanted(case, placed):
+            await self._end_activity(case, placed)
         what = decide(self._view(case, placed))
         if what != Do.REBUILD:  # which has to find the copy first
             await self._remove_strays(case)
@@ -137,7 +137,7 @@ class Worker:
             await self._act(case, what, placed)
         except EXPECTED as error:
             failure = error
-        await self._publish(case)  # also after a failure; but never after a cancellation, whose place its own error would take
+        await self._tell_all(case, placed)  # also after a failure, but not after a cancellation: its own error would hide that
         if failure is not None:
             raise failure
         return what
@@ -150,15 +150,17 @@ class Worker:
             reported = stored.report.uid if stored.report else placement.uid if placement else "unreadable"
         elif case.record is None and self.key in self._parts.ledger.known() and placement is None:
             reported = "claim only"
-        return View(placement, case.record, reported, ended=case.exit is not None, failed=bool(case.failure))
+        busy = self._activity is not None
+        ended, failed = case.exit is not None, bool(case.failure)
+        return View(placement, case.record, reported, ended=ended, failed=failed, fenced=case.fenced, busy=busy)
 
     async def _act(self, case: Case, what: Do, placed: Placed | None) -> None:
         if placed is not None and what in _PLACED:
             await _PLACED[what](case, placed)
         elif what in _ALONE:
             await _ALONE[what](case)
-        elif what in (Do.HOLD, Do.END):
-            await (jobs.hold if what == Do.HOLD else jobs.end)(case, placed)
+        elif what in _ANYHOW:
+            await _ANYHOW[what](case, placed)
         elif what == Do.RESUME:
             await moves.resume(case, placed, case.failure or self._why_resumed(case, placed))
         elif what == Do.REFUSE:
@@ -195,6 +197,15 @@ class Worker:
             return False  # it ended before it could be frozen
         return self._acting_on == (placed.placement.uid, placed.placement.epoch, placed.placement.role)
 
+    async def _end_activity(self, case: Case, placed: Placed | None) -> None:
+        """It is not wanted any more. criu cannot give up while the job is fenced: it is let go on, or all of the copy is killed."""
+        if case.fenced and case.sandbox is not None:
+            if needs_life(replace(self._view(case, placed), busy=False)):
+                await jobs.thaw(case, placed)
+            else:
+                await case.sandbox.kill()
+        await self._call_off()
+
     async def _call_off(self) -> None:
         activity, self._activity = self._activity, None
         if activity is not None:
@@ -203,11 +214,27 @@ class Worker:
 
     # --- what is said ---
 
+    async def _tell_all(self, case: Case, placed: Placed | None) -> None:
+        """The guard, and etcd. A promise is made after the guard can keep it, and it is taken back before that changes."""
+        wish = guarded(case.record, placed.placement.fencing) if case.record and placed else None
+        if wish is None:
+            await self._publish(case)
+            return
+        if wish != Fencing.KEEP:
+            await case.obey(wish)
+        self._promise = None if wish == Fencing.KEEP else self._parts.fence.promise
+        await self._publish(case)
+        if wish == Fencing.KEEP:
+            await case.obey(wish)
+
     async def _publish(self, case: Case) -> None:
         """Makes etcd say what the record says. An intent to start is written by its own action only."""
         record = case.record
         if record is not None and record.report is not None and record.at != Stage.START:
-            await self._parts.ledger.put(self.key, self._with_usage(case, record.report))
+            report = self._with_usage(case, record.report)
+            if report.phase not in ENDED:
+                report = report.model_copy(update={"fenced_after": self._promise})
+            await self._parts.ledger.put(self.key, report)
 
     def _with_usage(self, case: Case, report: JobReport) -> JobReport:
         """The report with what was used, when that changed noticeably: not every look is worth a write."""
@@ -224,6 +251,17 @@ class Worker:
         ):
             self._shown = (cpu, memory)
         return report.model_copy(update={"cpu_seconds": max(self._shown[0], report.cpu_seconds), "memory": self._shown[1]})
+
+    async def look_at_fence(self) -> None:
+        """Sees whether its copy stands still, and whether the promise holds that was made for it."""
+        if self._case is None:
+            return
+        try:
+            await self._case.look_at_fence()
+        except AgentError as error:
+            self._tell(f"job {self.key}: not known whether it stands still: {one_line(error)}")
+        if self._promise is not None and self._promise != self._parts.fence.promise:
+            self.wake()
 
     async def look(self) -> None:
         """Sees what the job uses; the worker then tells if that is worth it."""
@@ -267,6 +305,11 @@ _PLACED: dict[Do, Callable[[Case, Placed], Awaitable[None]]] = {
     Do.LOSE: jobs.lose,
     Do.LEAVE: moves.begin_leaving,
     Do.PREPARE: moves.prepare,
+}
+_ANYHOW: dict[Do, Callable[[Case, Placed | None], Awaitable[None]]] = {
+    Do.HOLD: jobs.hold,
+    Do.END: jobs.end,
+    Do.THAW: jobs.thaw,
 }
 _ALONE: dict[Do, Callable[[Case], Awaitable[None]]] = {
     Do.CLEAR: jobs.clear,

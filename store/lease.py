@@ -3,12 +3,15 @@
 The answer comes from our own clock, never from etcd's silence: a lease counts as alive until (moment the last successful renewal
 was *sent*) + TTL. etcd started counting later than that, so we always stop before it lets anyone else begin. The clock goes on
 while the machine is suspended.
+
+Whoever needs more than the lease (that a key under it still stands) says so by ``verify``: a renewal then counts only when that
+was true after it was sent.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 from store.errors import StoreError, Unavailable
@@ -17,7 +20,7 @@ from store.kv import KV
 log = logging.getLogger(__name__)
 
 DEFAULT_TTL = 15.0  # seconds
-RENEWALS = 3  # a TTL: two may fail
+RENEWALS = 6  # a TTL: four may fail, and who stands still for two thirds of it has lost nothing
 RETRIES = 15  # a TTL, after a renewal failed
 
 
@@ -36,6 +39,10 @@ class Session:
         self.kv = kv
         self.ttl = ttl
         self.lost = asyncio.Event()
+        self.verify: Callable[[], Awaitable[None]] | None = None
+        """Part of each renewal from when it is set; raises StoreError when it fails."""
+        self.renewed: Callable[[float], None] = lambda deadline: None
+        """Called with the new deadline after each renewal."""
         self._clock = clock
         self._lease = 0
         self._deadline = 0.0
@@ -94,6 +101,8 @@ class Session:
         try:
             async with asyncio.timeout(self._remaining()):
                 left = await self.kv.keep_alive(self._lease)
+                if left > 0 and self.verify is not None:
+                    await self.verify()
         except (StoreError, TimeoutError) as error:
             log.warning("lease %x was not renewed, %.1f s left: %s", self._lease, self._remaining(), error or "no answer")
             return False
@@ -102,6 +111,7 @@ class Session:
             self.lost.set()
         else:
             self._deadline = sent + min(left, self.ttl)
+            self.renewed(self._deadline)
         return True
 
     def _remaining(self) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from crds.job import JobSpec
+from crds.job import Fencing, JobSpec
 from crds.network import FEATURE
 from nodeagent.engine import Copy, Engine, Network, Sandbox
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
@@ -232,6 +232,50 @@ class EngineContract:
     async def test_killed_while_frozen(self, engine: Engine, images: Images) -> None:
         sandbox = await started(engine, copy("iced"), *LONG)
         await sandbox.dump(images(), deadline=DEADLINE)
+        await sandbox.kill()
+        assert await engine.leftovers() == []
+
+    async def test_a_fenced_job_stands_still_until_it_is_thawed(self, engine: Engine, restarted: Restarted) -> None:
+        sandbox = await started(engine, copy("fenced"), "sh", "-c", "sleep 0.3; exit 4")
+        assert engine.fences and not await sandbox.fenced()
+        assert await engine.fence()
+        assert await engine.fence() == [], "there is nothing left to do"
+        adopted = await (await restarted()).adopt(sandbox.copy)
+        assert adopted is not None and await adopted.fenced()
+        assert not await adopted.frozen()
+        await adopted.resume()
+        waiting = asyncio.ensure_future(code(adopted))
+        await asyncio.sleep(0.6)
+        assert not waiting.done()
+        await adopted.thaw()
+        assert not await adopted.fenced()
+        assert await waiting == 4
+
+    async def test_what_is_stopped_stays_so_when_it_is_thawed(self, engine: Engine, images: Images) -> None:
+        sandbox = await started(engine, copy("twofold"), "sh", "-c", "sleep 0.1; exit 3")
+        await sandbox.dump(images(), deadline=DEADLINE)
+        assert await engine.fence()
+        await sandbox.thaw()
+        assert await sandbox.frozen()
+        await sandbox.resume()
+        assert await code(sandbox) == 3
+
+    async def test_fencing_is_as_it_was_told(self, engine: Engine, restarted: Restarted) -> None:
+        killed, kept = await started(engine, copy("killed"), *LONG), await started(engine, copy("left"), *LONG)
+        await killed.obey(Fencing.KILL)
+        await kept.obey(Fencing.KEEP)
+        assert len(await engine.fence()) == 1
+        assert await code(killed) == 137
+        assert (await killed.wait_exit()).fenced
+        assert not await kept.fenced()
+        await kept.signal(signal.SIGKILL)
+        assert not (await kept.wait_exit()).fenced
+        adopted = await (await restarted()).adopt(killed.copy)
+        assert adopted is not None and (await adopted.wait_exit()).fenced
+
+    async def test_a_fenced_job_can_be_killed(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("stale"), *LONG)
+        await engine.fence()
         await sandbox.kill()
         assert await engine.leftovers() == []
 

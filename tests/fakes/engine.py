@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crds.job import JobSpec
+from crds.job import Fencing, JobSpec
 from crds.network import FEATURE
 from crds.report import Obstacle
 from nodeagent.engine import Copy, Exit, Network, Usage
@@ -99,6 +99,8 @@ class Shim:
         self.job: Job | None = None
         self.exit: Exit | None = None
         self.expects = False
+        self.policy = Fencing.FREEZE
+        self.fenced = False
         self.alive = True
         self.ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -107,25 +109,54 @@ class Shim:
     @property
     def runs(self) -> bool:
         """Whether instructions of the job are being executed here."""
-        return self.alive and self.job is not None and not self.job.stopped
+        return self.alive and self.job is not None and not self.job.stopped and not self.fenced
 
     def go(self) -> None:
         """Lets the job run."""
         assert self.job is not None
         self.job.stopped = False
+        self._set_off()
+
+    def _set_off(self) -> None:
+        if not self.runs or self.job is None:
+            return
         self._task = asyncio.get_running_loop().create_task(self._run(self.job), name=f"job {self.copy.key} on {self.node}")
         self.world.count(self.copy.uid)
 
     def stop(self) -> None:
         """Stops the job; its current sleep keeps what is left of it."""
         assert self.job is not None
+        self._halt(self.job)
         self.job.stopped = True
+
+    def fence(self) -> bool:
+        """The node lost touch with the cluster; False when that changes nothing."""
+        if self.fenced or not self.alive or self.policy == Fencing.KEEP or (self.policy == Fencing.KILL and self.job is None):
+            return False
+        if self.policy == Fencing.KILL:
+            self.exit = Exit(128 + signals.SIGKILL, datetime.now(UTC), fenced=True)
+            self.die()
+        else:
+            if self.job is not None:
+                self._halt(self.job)
+            self.fenced = True
+        return True
+
+    def thaw(self) -> None:
+        """Goes on, unless it is stopped."""
+        if self.fenced:
+            self.fenced = False
+            self._set_off()
+
+    def _halt(self, job: Job) -> None:
+        if not self.runs:
+            return
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        if self.job.steps and self.job.steps[0][0] == "sleep":
-            rest = float(self.job.steps[0][1]) - (time.monotonic() - self._since)
-            self.job.steps[0] = ("sleep", str(max(0.0, rest)))
+        if job.steps and job.steps[0][0] == "sleep":
+            rest = float(job.steps[0][1]) - (time.monotonic() - self._since)
+            job.steps[0] = ("sleep", str(max(0.0, rest)))
 
     def end(self, code: int) -> None:
         """The job's first process ends; the shim records it and ends too."""
@@ -191,6 +222,10 @@ class World:
         assert len(shims) == 1, f"{len(shims)} copies of {uid} run"
         shims[0].end(code)
 
+    def fence(self, node: str) -> list[str]:
+        """What a guard does when the node's lease has run out."""
+        return [copy.key for (where, copy), shim in list(self.shims.items()) if where == node and shim.fence()]
+
     def reboot(self, node: str) -> None:
         """The machine goes down: all its processes and records are gone."""
         for key in [key for key in self.shims if key[0] == node]:
@@ -204,6 +239,11 @@ class FakeEngine:
         self.world, self.node = world, node
         self.knobs = knobs or Knobs()
         self.crashed = False
+        self.fences = True
+
+    async def fence(self) -> list[str]:
+        self.point("fence")
+        return self.world.fence(self.node)
 
     async def at(self, operation: str, copy: Copy, *, wait: bool = True) -> None:
         """Everything the knobs do before an operation takes effect."""
@@ -296,6 +336,7 @@ class FakeSandbox:
         try:
             async with asyncio.timeout(deadline):
                 await self._write(images, job)
+                await self._unfenced()
         except TimeoutError:
             shim.go()
             raise EngineFailed(f"{self.copy.key}: dump took longer than {deadline} s") from None
@@ -321,6 +362,11 @@ class FakeSandbox:
         (images / "core-1.img").write_text(json.dumps({"job": job.to_data(), "pages": len(pages), "crc32": zlib.crc32(pages)}))
         (images / "inventory.img").write_text("fake")
 
+    async def _unfenced(self) -> None:
+        """criu waits for processes that stand still."""
+        while self._shim.fenced:  # noqa: ASYNC110 - tests thaw by a plain call
+            await asyncio.sleep(0.005)
+
     async def expect(self) -> None:
         await self._engine.at("expect", self.copy)
         self._empty().expects = True
@@ -343,6 +389,7 @@ class FakeSandbox:
         if zlib.crc32(pages) != core["crc32"]:
             raise EngineFailed(f"{self.copy.key}: bad images: checksum of pages-1.img")
         data = core["job"]
+        await self._unfenced()
         if last_pid < data["last_pid"]:
             raise EngineFailed(f"{self.copy.key}: Can't fork for {data['last_pid']}: File exists")
         shim.job = Job([(word, argument) for word, argument in data["steps"]], data["identity"], data["last_pid"])
@@ -401,6 +448,18 @@ class FakeSandbox:
         job.received.append(number)
         if number == signals.SIGKILL or (number in (signals.SIGTERM, signals.SIGINT) and not job.stopped):
             self._shim.end(128 + number)
+
+    async def obey(self, policy: Fencing) -> None:
+        self._engine.point("obey")
+        self._shim.policy = policy
+
+    async def fenced(self) -> bool:
+        self._engine.point("fenced")
+        return self._shim.fenced
+
+    async def thaw(self) -> None:
+        await self._engine.at("unfence", self.copy)
+        self._shim.thaw()
 
     async def kill(self) -> None:
         await self._engine.at("kill", self.copy)

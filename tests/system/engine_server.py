@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from crds.job import JobSpec
+from crds.job import Fencing, JobSpec
 from nodeagent.engine import Copy, Network
 from nodeagent.errors import AgentError, StartFailed
 from nodeagent.sandbox import NamespaceEngine, NamespaceSandbox
@@ -27,6 +27,7 @@ READ: dict[str, Callable[[Any], Any]] = {
     "copy": lambda data: Copy(**data),
     "network": read_network,
     "images": Path,
+    "policy": Fencing,
     "spec": JobSpec.model_validate,
 }
 """Arguments that are no plain data."""
@@ -53,7 +54,7 @@ class Server:
         if method == "leftovers":
             return [asdict(copy) for copy in result]
         if method == "wait_exit":
-            return {"code": result.code, "time": result.time.isoformat()}
+            return {"code": result.code, "time": result.time.isoformat(), "fenced": result.fenced}
         if method == "obstacles":
             return [obstacle.to_data() for obstacle in result]
         return asdict(result) if method == "usage" else result

@@ -19,7 +19,7 @@ from typing import Any
 from clip import agent
 from clip.image import ensure, is_built, wanted
 from clip.recipe import DEPENDENCIES
-from crds.job import JobSpec
+from crds.job import Fencing, JobSpec
 from crds.report import Obstacle
 from lab.cgroups import Groups
 from lab.node import BOOT, INIT
@@ -137,6 +137,7 @@ class RemoteEngine:
 
     def __init__(self, node: TestNode) -> None:
         self.node = node
+        self.fences = True
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
 
@@ -204,6 +205,9 @@ class RemoteEngine:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(data).encode() + b"\n")
 
+    async def fence(self) -> list[str]:
+        return [str(line) for line in await self.call("fence")]
+
     async def version(self) -> str:
         return str(await self.call("version"))
 
@@ -268,10 +272,19 @@ class RemoteSandbox:
 
     async def wait_exit(self) -> Exit:
         data = await self._call("wait_exit")
-        return Exit(data["code"], datetime.fromisoformat(data["time"]))
+        return Exit(data["code"], datetime.fromisoformat(data["time"]), data["fenced"])
 
     async def signal(self, number: int) -> None:
         await self._call("signal", number=number)
+
+    async def obey(self, policy: Fencing) -> None:
+        await self._call("obey", policy=str(policy))
+
+    async def fenced(self) -> bool:
+        return bool(await self._call("fenced"))
+
+    async def thaw(self) -> None:
+        await self._call("thaw")
 
     async def kill(self) -> None:
         await self._call("kill")

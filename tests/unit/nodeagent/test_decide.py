@@ -1,14 +1,15 @@
 """The decision tables: what is never done, and what always is."""
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from crds.job import JobSpec
+from crds.job import Fencing, JobSpec
 from crds.placement import MoveOrder, Placement, Role
 from crds.states import DestinationStep, SourceStep
-from nodeagent.decide import Do, View, decide, decide_offline
+from nodeagent.decide import Do, View, decide, decide_offline, guarded, needs_life
 from nodeagent.journal import HERE, STEPS, Record, Stage, Step
 
 SPEC = JobSpec(command=["x"])
@@ -130,7 +131,7 @@ def test_the_destination_never_runs_before_the_claim(role: Role, step: Step, epo
 
 @pytest.mark.parametrize(("role", "step", "epoch"), ALL)
 def test_what_is_committed_or_runs_is_never_killed_by_a_placement(role: Role, step: Step, epoch: int) -> None:
-    if step in HERE or step == DestinationStep.COMMITTED:
+    if role != Role.DROP and (step in HERE or step == DestinationStep.COMMITTED):
         assert do(role, step, epoch) not in KILLING
 
 
@@ -140,7 +141,7 @@ def test_an_older_placement_is_never_acted_on(role: Role, step: Step) -> None:
 
 
 @pytest.mark.parametrize("step", [*sorted(HERE), SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED])
-@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("role", [Role.RUN, Role.LEAVE, Role.ARRIVE])
 def test_an_end_is_told_whatever_the_placement_says(role: Role, step: Step) -> None:
     assert do(role, step, ended=True) == Do.END
 
@@ -152,6 +153,56 @@ def test_a_frozen_copy_that_vanishes_after_sent_is_no_end() -> None:
 def test_a_failed_attempt_is_not_repeated() -> None:
     assert do(Role.LEAVE, SourceStep.CONNECTING, failed=True) == Do.RESUME
     assert do(Role.ARRIVE, DestinationStep.PREPARING, failed=True) == Do.REFUSE
+
+
+@pytest.mark.parametrize("step", STEPS.values())
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("fenced", [False, True])
+def test_what_was_taken_away_is_stale_whatever_it_is(step: Step, ended: bool, fenced: bool) -> None:
+    view = View(placed(Role.DROP, 3), record(step), ended=ended, fenced=fenced)
+    assert decide(view) == Do.FORGET, "killed as it stands, and its directory stays, for it lives elsewhere"
+
+
+def test_what_was_taken_away_and_has_no_record_is_only_cleared() -> None:
+    assert decide(View(placed(Role.DROP), None, "u")) == Do.CLEAR
+    assert decide(View(placed(Role.DROP), None, "")) == Do.NOTHING
+
+
+@pytest.mark.parametrize(("role", "step", "epoch"), ALL)
+def test_a_fenced_copy_is_let_go_on_before_anything_that_needs_it_to_live(role: Role, step: Step, epoch: int) -> None:
+    view = View(placed(role, epoch), record(step))
+    plain, fenced = decide(view), decide(replace(view, fenced=True))
+    if plain in RUNNABLE | {Do.STOP, Do.LEAVE, Do.SEND, Do.RECEIVE}:
+        assert fenced == Do.THAW
+        assert needs_life(view)
+    else:
+        assert fenced == plain
+        assert not needs_life(view)
+
+
+@pytest.mark.parametrize(("role", "step", "epoch"), ALL)
+def test_a_stale_or_older_placement_never_thaws(role: Role, step: Step, epoch: int) -> None:
+    if role == Role.DROP or epoch == 1:
+        assert decide(View(placed(role, epoch), record(step), fenced=True)) != Do.THAW
+
+
+def test_what_is_sent_or_ended_stands_as_it_is() -> None:
+    assert decide(View(placed(Role.LEAVE), record(SourceStep.SENT), fenced=True)) == Do.WAIT
+    assert decide(View(placed(Role.ARRIVE), record(DestinationStep.COMMITTING), fenced=True)) == Do.ASK
+    assert decide(View(placed(Role.RUN), record(Stage.HELD), ended=True, fenced=True)) == Do.END
+
+
+def test_criu_waits_for_a_fenced_copy_and_so_the_copy_is_let_go_on() -> None:
+    view = View(placed(Role.LEAVE), record(SourceStep.FREEZING), busy=True)
+    assert decide(view) == Do.WAIT
+    assert decide(replace(view, fenced=True)) == Do.THAW
+
+
+@pytest.mark.parametrize("step", STEPS.values())
+def test_only_what_runs_is_killed_by_fencing(step: Step) -> None:
+    assert guarded(record(step), Fencing.KILL) == (Fencing.KILL if step in HERE else Fencing.FREEZE)
+    assert guarded(record(step), Fencing.KEEP) == Fencing.KEEP
+    assert guarded(record(step), Fencing.FREEZE) == Fencing.FREEZE
 
 
 @pytest.mark.parametrize("step", STEPS.values())
