@@ -77,6 +77,29 @@ async def test_a_short_outage_does_no_harm(backend: Backend) -> None:
         assert session.alive
 
 
+async def test_a_renewal_counts_only_when_what_was_asked_for_holds(backend: Backend) -> None:
+    """And the deadline is told with each that does."""
+    told: list[float] = []
+    holds = True
+
+    async def verify() -> None:
+        if not holds:
+            raise Unavailable("the key is gone")
+
+    async with Session(backend.kv, ttl=TTL) as session:
+        first = session.deadline
+        session.verify, session.renewed = verify, told.append
+
+        async def renewed() -> bool:
+            return bool(told)
+
+        await eventually(renewed)
+        assert first < told[-1] == session.deadline
+        holds = False
+        await asyncio.wait_for(session.lost.wait(), PATIENCE)
+        assert told[-1] == session.deadline
+
+
 async def test_a_session_that_slept_too_long_is_not_alive_at_once(backend: Backend) -> None:
     clock = Clock()
     async with Session(backend.kv, ttl=TTL, clock=clock) as session:

@@ -7,6 +7,7 @@ ends as it would in a cluster.
 import asyncio
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -15,10 +16,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from crds import keys
-from crds.job import JobSpec
+from crds.job import Fencing, JobSpec
 from crds.load import LoadVector
 from crds.placement import MoveOrder, Placement, Role
 from crds.report import ENDED, Claim, JobReport, ReportPhase, Verdict
+from nodeagent import guard
 from nodeagent.agent import Agent
 from nodeagent.config import Config, Timing
 from nodeagent.engine import Copy
@@ -68,7 +70,9 @@ class Moments:
 class Node:
     """One node: what survives its agent (directories, world) and the agent of the moment."""
 
-    def __init__(self, name: str, root: Path, kv: KV, world: World, tls: Path | None = None) -> None:
+    def __init__(
+        self, name: str, root: Path, kv: KV, world: World, tls: Path | None = None, timing: Timing = TIMING
+    ) -> None:
         self.name, self.kv, self.world = name, kv, world
         self.knobs = Knobs()
         self.moments = Moments()
@@ -79,9 +83,11 @@ class Node:
             run=root / name / "run",
             shared=root / "shared",
             port=free_port(),
-            timing=TIMING,
+            timing=timing,
             tls=tls,
         )
+        self.config.run.mkdir(parents=True, exist_ok=True)
+        guard.write_whole(str(self.config.run / guard.PROCESS), f"{os.getpid()} {guard.start_time(os.getpid())}\n")  # we are it
         self.agent: Agent | None = None
         self.task: asyncio.Task[None] | None = None
         self.died_of = ""
@@ -141,9 +147,9 @@ class Cluster:
         self._uids = itertools.count(1)
         self._moves = itertools.count(1)
 
-    async def node(self, name: str, tls: Path | None = None) -> Node:
+    async def node(self, name: str, tls: Path | None = None, timing: Timing = TIMING) -> Node:
         """A node whose agent runs. ``tls``: the directory of its key and certificates."""
-        self.nodes[name] = Node(name, self.root, self._client(), self.world, tls)
+        self.nodes[name] = Node(name, self.root, self._client(), self.world, tls, timing)
         await self.nodes[name].start()
         return self.nodes[name]
 
@@ -184,16 +190,17 @@ class Cluster:
 
     # --- deciding ---
 
-    async def run(self, job: str, node: str, *command: str, grace: float = 1.0) -> str:
+    async def run(self, job: str, node: str, *command: str, grace: float = 1.0, fencing: Fencing = Fencing.FREEZE) -> str:
         """Places a job; returns its uid."""
         uid = f"uid-{job}-{next(self._uids):08d}"
         spec = JobSpec(command=list(command) or ["spin"], termination_grace=grace)
-        await self.write(Put(keys.placement(node, NAMESPACE, job), Placement(uid=uid, epoch=1, role=Role.RUN, spec=spec).to_json()))
+        placement = Placement(uid=uid, epoch=1, role=Role.RUN, spec=spec, fencing=fencing)
+        await self.write(Put(keys.placement(node, NAMESPACE, job), placement.to_json()))
         return uid
 
-    async def running(self, job: str, node: str, *command: str) -> str:
+    async def running(self, job: str, node: str, *command: str, fencing: Fencing = Fencing.FREEZE) -> str:
         """Places a job and waits until it is reported to run."""
-        uid = await self.run(job, node, *command)
+        uid = await self.run(job, node, *command, fencing=fencing)
         await self.reported(node, job, ReportPhase.RUNNING)
         return uid
 
