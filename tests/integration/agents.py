@@ -70,9 +70,7 @@ class Moments:
 class Node:
     """One node: what survives its agent (directories, world) and the agent of the moment."""
 
-    def __init__(
-        self, name: str, root: Path, kv: KV, world: World, tls: Path | None = None, timing: Timing = TIMING
-    ) -> None:
+    def __init__(self, name: str, root: Path, kv: KV, world: World, tls: Path | None = None, timing: Timing = TIMING) -> None:
         self.name, self.kv, self.world = name, kv, world
         self.knobs = Knobs()
         self.moments = Moments()

@@ -45,9 +45,11 @@ async def cluster(tmp_path: Path, server: EtcdServer, proxy: TcpProxy) -> AsyncI
             stack.push_async_callback(kv.close)
             return kv
 
-        own = client(server.endpoint)
+        own, agents = client(server.endpoint), client(proxy.endpoint)  # made first, so closed last
         await wipe(own)
-        cluster = await stack.enter_async_context(cluster_of(tmp_path, own, lambda: client(proxy.endpoint)))
+        own, agents = client(server.endpoint), client(proxy.endpoint)  # made first, so closed last
+        await wipe(own)
+        cluster = await stack.enter_async_context(cluster_of(tmp_path, own, lambda: agents))
         await cluster.node("n1", timing=replace(TIMING, lease=LEASE))
         yield cluster
 
