@@ -93,6 +93,10 @@ class Truth(StrEnum):
     UNKNOWN = "Unknown"
 
 
+RECONCILED = "Reconciled"
+"""Condition of any object; False: nothing is decided about it until it, or what its message names, is repaired."""
+
+
 class Condition(Model):
     """One observed aspect of an object, with a reason for machines and a message for people."""
 

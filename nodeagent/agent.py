@@ -6,6 +6,7 @@ stay as they were. A missing placement is believed only from a list or a watch o
 
 import asyncio
 import fcntl
+import itertools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,6 +35,7 @@ from nodeagent.journal import HERE, Journal, Record
 from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
 from nodeagent.processor import cpu_flags
+from nodeagent.space import Room, remove_strays
 from nodeagent.tcp import TcpExchange
 from nodeagent.telling import LoadSource, tell_load
 from nodeagent.worker import Worker
@@ -142,7 +144,7 @@ class Agent:
                 fence=self._fence,
                 hooks=self._hooks,
                 disk=disk,
-                memory_free=self._memory_free,
+                room=Room(config.images, self._memory_free),
             )
         finally:
             self._exchange.close()
@@ -158,6 +160,9 @@ class Agent:
         self._records = self._shared_parts.journal.load()
         for copy in await self._engine.leftovers():
             self._leftovers.setdefault(copy.key, []).append(copy)
+        copies = [*(record.copy_here for record in self._records.values()), *itertools.chain(*self._leftovers.values())]
+        for name in remove_strays(self._config.images, copies):
+            log.warning("images %s belong to no job of this node: removed", name)
         left = sum(map(len, self._leftovers.values()))
         log.info("node %s: %d jobs in the journal, %d copies here", self._config.node, len(self._records), left)
 

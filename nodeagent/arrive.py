@@ -6,10 +6,8 @@ stand; after it everything goes forward. The half-done states of a dead agent ar
 
 import asyncio
 import logging
-import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from crds.placement import MoveOrder
@@ -17,11 +15,12 @@ from crds.report import Claim, JobReport, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep
 from nodeagent.case import Case, now, one_line
 from nodeagent.channel import Channel
+from nodeagent.deadline import Deadline
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.exchange import Caller
 from nodeagent.frames import End, Message, Ready, Refused, Running
 from nodeagent.ledger import refusal
-from nodeagent.space import check_room, make_fresh
+from nodeagent.space import Promise, make_fresh
 from store.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -43,62 +42,58 @@ class Arrived:
 async def receive_job(case: Case) -> None:
     """From PREPARING to RUNNING or REFUSED; the source is told which. Raises StoreError, AgentError when it got stuck between."""
     order = _order(case)
-    caller: Caller | None = None
-    try:
+    deadline = Deadline(order, now())
+    channel: Channel | None = None
+    with ExitStack() as held:  # the memory it was promised, and the connection, whatever the outcome
         try:
-            async with _deadline(order):
-                caller = await _let_in(case, order)
-                arrived = await _receive_and_restore(case, caller.channel)
+            async with deadline.kept("the sandbox was made"):
+                caller = await _await_source(case, order, deadline)
+                channel = caller.channel
+                held.callback(channel.close)
+                promise = await _make_ready(case, caller, held)
+                arrived = await _receive_and_restore(case, channel, promise, deadline)
         except (AgentError, OSError) as error:
             await refuse(case, one_line(error))
         else:
             await _commit_and_run(case, order, arrived)
-        if caller is not None:
-            await _tell(case, caller.channel)
-    finally:
-        if caller is not None:
-            caller.channel.close()
+        if channel is not None:
+            await _tell(case, channel)
 
 
-@asynccontextmanager
-async def _deadline(order: MoveOrder) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout((order.deadline - now()).total_seconds()):
-            yield
-    except TimeoutError as error:
-        raise MoveFailed(f"move {order.migration}: its deadline passed before the job was restored") from error
-
-
-async def _let_in(case: Case, order: MoveOrder) -> Caller:
-    """Makes the sandbox, waits for the source, and says ready if there is room for what it brings."""
+async def _await_source(case: Case, order: MoveOrder, deadline: Deadline) -> Caller:
+    """Makes the sandbox and waits for the source."""
     record = case.held
     sandbox = await case.parts.engine.create(record.copy_here, record.network)
     case.hold(sandbox)
     await sandbox.expect()
     await case.parts.hooks.at("arrive.prepared", record.copy_here)
+    deadline.doing(f"node/{order.source} was waited for: it did not connect")
     with case.parts.exchange.expect(record.copy_here, order.ticket, order.source) as came:
-        caller = await came
+        return await came
+
+
+async def _make_ready(case: Case, caller: Caller, held: ExitStack) -> Promise:
+    """Says ready, if there is room for what the source brings; the room is promised until ``held`` is closed."""
+    record = case.held
     try:
-        check_room(case.parts.config.images, caller.hello.memory, restored=True, node_free=case.parts.memory_free())
+        promise = held.enter_context(case.parts.room.promise(caller.hello.memory, restored=True))
         images = case.images(record.copy_here)
         await asyncio.to_thread(make_fresh, images)
         await case.advance(DestinationStep.RECEIVING, report=_report(case, ReportPhase.ARRIVING, DestinationStep.RECEIVING))
         await caller.channel.send(Ready(), timeout=case.parts.config.timing.connect)
     except (MoveFailed, OSError) as error:
         await _try_to_tell(case, caller.channel, Refused(reason=one_line(error)))
-        caller.channel.close()
         raise
-    except BaseException:
-        caller.channel.close()
-        raise
-    return caller
+    return promise
 
 
-async def _receive_and_restore(case: Case, channel: Channel) -> Arrived:
+async def _receive_and_restore(case: Case, channel: Channel, promise: Promise, deadline: Deadline) -> Arrived:
     sandbox, record = case.sandbox, case.held
     assert sandbox is not None
     images = case.images(record.copy_here)
-    receiver = channel.receive_images(images, most=shutil.disk_usage(images).free)
+    receiver = channel.receive_images(images, most=case.parts.room.most(promise))
+    promise.came = lambda: receiver.bytes
+    deadline.doing("its images were received")
     try:
         end = await receiver.run()
     except PeerLost as error:
@@ -107,6 +102,7 @@ async def _receive_and_restore(case: Case, channel: Channel) -> Arrived:
     end_at = time.monotonic()
     await case.parts.hooks.at("arrive.received", record.copy_here)
     await case.advance(DestinationStep.RESTORING, started_at=end.started_at, base_cpu_seconds=end.cpu_seconds)
+    deadline.doing("the job was being restored")
     await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore)
     arrived = Arrived(end, end_at, receiver.bytes, time.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)

@@ -25,6 +25,7 @@ from nodeagent.hooks import Hooks
 from nodeagent.jobdir import job_directory, remove_tree
 from nodeagent.journal import Journal, Record, Step, check_step
 from nodeagent.ledger import Ledger
+from nodeagent.space import Room, image_name
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ class Parts:
     hooks: Hooks
     disk: Executor
     """Threads for the journal; nothing else may keep them busy."""
-    memory_free: Callable[[], int]
-    """Bytes the node has left for jobs under its own limit."""
+    room: Room
+    """Memory for moves, promised before a job is frozen."""
 
 
 class Case:
@@ -251,7 +252,7 @@ class Case:
 
     def images(self, copy: Copy) -> Path:
         """Directory for its checkpoint in transit, in memory."""
-        return self.parts.config.images / f"{copy.namespace}_{copy.name}_{copy.epoch}"
+        return self.parts.config.images / image_name(copy)
 
     @property
     def directory(self) -> Path:

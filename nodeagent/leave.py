@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from crds.placement import MoveOrder
@@ -16,10 +16,11 @@ from crds.report import JobReport, MoveReport, ReportPhase
 from crds.states import SourceStep
 from nodeagent.case import Case, now
 from nodeagent.channel import Channel
+from nodeagent.deadline import Deadline
 from nodeagent.engine import Sandbox
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running
-from nodeagent.space import check_room, make_fresh
+from nodeagent.space import Promise, make_fresh
 
 log = logging.getLogger(__name__)
 
@@ -47,39 +48,28 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
     """
     order = case.held.order
     assert order is not None, f"job {case.key} leaves without an order"
-    until = time.monotonic() + (order.deadline - now()).total_seconds()
-    async with _deadline(until, order.migration):
-        channel = await _connect(case, order, await _size(case))
-    try:
-        async with _deadline(until, order.migration):
+    deadline = Deadline(order, now())
+    with ExitStack() as held:
+        async with deadline.kept("the job was measured"):
+            memory = await _size(case)
+            promise = held.enter_context(case.parts.room.promise(memory, restored=False))
+            channel = await _connect(case, order, memory, deadline)
+            held.callback(channel.close)
+        async with deadline.kept("the freeze was prepared"):
             async with _telling_why(case, channel):
                 await _check_obstacles(case)
                 await case.parts.hooks.at("leave.connected", sandbox.copy)
-                streamed = await _freeze_and_stream(case, sandbox, channel, until)
+                streamed = await _freeze_and_stream(case, sandbox, channel, promise, deadline)
                 await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
+            deadline.doing("the end of its images was sent")
             await _send_end(case, channel, streamed)
         return await _verdict(case, channel)
-    finally:
-        channel.close()
-
-
-@asynccontextmanager
-async def _deadline(until: float, migration: str) -> AsyncIterator[None]:
-    """``until`` is monotonic, in seconds. Past it: MoveFailed."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout_at(loop.time() + until - time.monotonic()):
-            yield
-    except TimeoutError as error:
-        raise MoveFailed(f"move {migration}: its deadline passed before all was sent") from error
 
 
 async def _size(case: Case) -> int:
-    """Bytes the images will take, roughly. Raises MoveFailed when there is no room for them here."""
+    """Bytes the images will take, roughly."""
     await case.measure()
-    memory = case.usage.memory if case.usage else 0
-    check_room(case.parts.config.images, memory, restored=False, node_free=case.parts.memory_free())
-    return memory
+    return case.usage.memory if case.usage else 0
 
 
 async def _check_obstacles(case: Case) -> None:
@@ -89,9 +79,10 @@ async def _check_obstacles(case: Case) -> None:
         raise MoveFailed("; ".join(f"{obstacle.reason}: {obstacle.message}" for obstacle in found))
 
 
-async def _connect(case: Case, order: MoveOrder, memory: int) -> Channel:
+async def _connect(case: Case, order: MoveOrder, memory: int, deadline: Deadline) -> Channel:
     """Tries until the deadline above it strikes: the destination may not have read its placement yet."""
     told = ""
+    deadline.doing(f"node/{order.destination} was being reached")
     while True:
         try:
             return await _greet(case, order, memory)
@@ -99,6 +90,7 @@ async def _connect(case: Case, order: MoveOrder, memory: int) -> Channel:
             if str(error) != told:
                 log.info("job %s: %s not reached yet: %s", case.key, order.destination, error)
                 told = str(error)
+                deadline.doing(f"node/{order.destination} was being reached: {told}")
         await asyncio.sleep(RETRY)
 
 
@@ -142,18 +134,21 @@ def _why(case: Case, otherwise: str, error: Exception | None = None) -> str:
     return "the job ended" if ended else " ".join(otherwise.split())
 
 
-async def _freeze_and_stream(case: Case, sandbox: Sandbox, channel: Channel, until: float) -> _Streamed:
+async def _freeze_and_stream(case: Case, sandbox: Sandbox, channel: Channel, promise: Promise, deadline: Deadline) -> _Streamed:
     """All images are sent and the job stands frozen when it returns. The sender's thread runs before the freeze begins."""
     images = case.images(sandbox.copy)
     await asyncio.to_thread(make_fresh, images)
     await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
     sender = channel.send_images(images)
+    promise.came = lambda: sender.bytes
     sending = asyncio.create_task(sender.run(), name=f"send {case.key}")
     try:
         frozen_at = time.monotonic()
-        dumping = asyncio.create_task(sandbox.dump(images, deadline=max(0.1, until - frozen_at)), name=f"dump {case.key}")
+        deadline.doing("the job was dumped")
+        dumping = asyncio.create_task(sandbox.dump(images, deadline=deadline.left), name=f"dump {case.key}")
         await _both_alive(dumping, sending)
         sender.dumped()
+        deadline.doing("its images were sent")
         dumped_at, before = time.monotonic(), sender.bytes
         last_pid = await sandbox.last_pid()
         await case.measure()

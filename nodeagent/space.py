@@ -1,10 +1,17 @@
-"""Whether there is room for a checkpoint: asked before the freeze, because afterwards it costs the job its time."""
+"""Whether there is room for a checkpoint: asked before the freeze, because afterwards it costs the job its time.
+
+What several moves were promised at once counts together: ``Room`` knows what each of them has still to take.
+"""
 
 import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from nodeagent.engine import Copy
 from nodeagent.errors import MoveFailed
 
 SLACK = 8 << 20  # bytes beside the pages: small images, the shim, what criu itself needs
@@ -15,20 +22,65 @@ def images_need(memory: int) -> int:
     return memory + memory // 32 + SLACK
 
 
-def check_room(directory: Path, memory: int, *, restored: bool, node_free: int) -> None:
-    """Raises MoveFailed unless ``directory`` (a tmpfs) and the memory can hold the images and, if ``restored``, the job as well.
+@dataclass(slots=True)
+class Promise:
+    """Room that one end of a move may take. Bytes."""
 
-    ``node_free`` is what the node has left under a limit of its own, in bytes; the machine may have more.
+    images: int
+    job: int
+    """For its processes, when it is restored here; otherwise 0."""
+    came: Callable[[], int] = lambda: 0
+    """Of the images: how many are here already, and so do not count twice."""
+
+    @property
+    def images_to_come(self) -> int:
+        return max(0, self.images - self.came())
+
+    @property
+    def to_come(self) -> int:
+        return self.images_to_come + self.job
+
+
+class Room:
+    """Memory of one node for moves. ``images`` is a tmpfs; ``node_free`` is what the node has left under a limit of its own.
+
+    A promise lasts as long as its body. An agent that dies breaks all it gave: what was arriving then is refused by the next
+    one and its images are removed; what was restored already is memory in use, and needs no promise any more.
     """
-    need = images_need(memory)
-    directory.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(directory).free
-    if free < need:
-        raise MoveFailed(f"no room for images: {need} bytes are needed, {free} are free in {directory}")
-    total = need + (memory if restored else 0)
-    available = min(psutil.virtual_memory().available, node_free)
-    if available < total:
-        raise MoveFailed(f"no memory: {total} bytes are needed for images{' and job' if restored else ''}, {available} are free")
+
+    def __init__(self, images: Path, node_free: Callable[[], int]) -> None:
+        self._images = images
+        self._node_free = node_free
+        self._promises: list[Promise] = []
+
+    @contextmanager
+    def promise(self, memory: int, *, restored: bool) -> Iterator[Promise]:
+        """Room for a job of ``memory`` resident bytes: its images, and itself if ``restored``. MoveFailed when there is none."""
+        promise = Promise(images_need(memory), memory if restored else 0)
+        self._check(promise)
+        self._promises.append(promise)
+        try:
+            yield promise
+        finally:
+            self._promises = [other for other in self._promises if other is not promise]
+
+    def most(self, promise: Promise) -> int:
+        """Bytes of images it may take at most: jobs grow between promise and freeze, but nobody takes what others were promised."""
+        others = sum(other.images_to_come for other in self._promises if other is not promise)
+        return max(promise.images, shutil.disk_usage(self._images).free - others)
+
+    def _check(self, wanted: Promise) -> None:
+        self._images.mkdir(parents=True, exist_ok=True)
+        moves = f", {len(self._promises)} other moves counted" if self._promises else ""
+        free = shutil.disk_usage(self._images).free - sum(each.images_to_come for each in self._promises)
+        if free < wanted.images:
+            raise MoveFailed(
+                f"no room for images: {wanted.images} bytes are needed, {max(0, free)} are free in {self._images}{moves}"
+            )
+        available = min(psutil.virtual_memory().available, self._node_free()) - sum(each.to_come for each in self._promises)
+        if available < wanted.to_come:
+            what = "images and job" if wanted.job else "images"
+            raise MoveFailed(f"no memory: {wanted.to_come} bytes are needed for {what}, {max(0, available)} are free{moves}")
 
 
 def make_fresh(directory: Path) -> None:
@@ -36,3 +88,17 @@ def make_fresh(directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
+
+
+def image_name(copy: Copy) -> str:
+    """Of the directory of that copy's images; what else lies beside it for the same copy begins so, too."""
+    return f"{copy.namespace}_{copy.name}_{copy.epoch}"
+
+
+def remove_strays(images: Path, copies: Iterable[Copy]) -> list[str]:
+    """Removes what belongs to none of these copies, and would hold memory for nothing; returns its names. Raises OSError."""
+    named = tuple(image_name(copy) for copy in copies)
+    strays = sorted(path for path in images.iterdir() if not path.name.startswith(named)) if images.exists() else []
+    for path in strays:
+        shutil.rmtree(path)
+    return [path.name for path in strays]

@@ -26,7 +26,7 @@ from store.transaction import Prepared
 
 _UNCHANGEABLE: dict[type[Resource], tuple[str, ...]] = {
     Job: ("command", "env", "workdir", "network"),
-    Migration: tuple(MigrationSpec.model_fields),
+    Migration: tuple(name for name in MigrationSpec.model_fields if name != "cancelled"),
 }
 
 
@@ -141,6 +141,8 @@ def _fixed(old: Resource, new: Resource) -> Iterator[Problem]:
         before, after = getattr(old, "spec", None), getattr(new, "spec", None)
         if getattr(before, name) != getattr(after, name):
             yield Problem(("spec", to_camel(name)), f"cannot be changed: delete {new.label} and create it again")
+    if isinstance(old, Migration) and isinstance(new, Migration) and old.spec.cancelled and not new.spec.cancelled:
+        yield Problem(("spec", "cancelled"), "cannot be taken back: ask for the move anew")
 
 
 def _size(obj: Resource, raw: bytes) -> Iterator[Problem]:

@@ -16,14 +16,29 @@ KEPT_MOVES = 10
 
 async def conclude(context: Context, move: Move, migration: Migration | None) -> Again:
     """Writes the move's decision, if there is one. ``migration`` is None when its object was deleted meanwhile."""
-    decision = decide(move, context.now())
+    cancelled = migration is not None and migration.spec.cancelled
+    decision = decide(move, context.now(), cancelled=cancelled)
     if isinstance(decision, Wait):
+        if migration is not None and cancelled:
+            await _say_too_late(context, move, migration)
         return Again(decision.after)
     if isinstance(decision, Succeed):
         await _succeed(context, move, migration, decision)
     else:
         await _call_off(context, move, migration, decision)
     return DONE
+
+
+def _too_late(move: Move) -> str:
+    return f"too late to cancel: node/{move.order.destination} has taken the job"
+
+
+async def _say_too_late(context: Context, move: Move, migration: Migration) -> None:
+    """Once: the move goes on to its end."""
+    if migration.status.message != _too_late(move):
+        new = migration.model_copy(deep=True)
+        new.status.message = _too_late(move)
+        await context.store.update_status(new)
 
 
 async def give_up(context: Context, migration: Migration, reason: str, message: str) -> Again:
@@ -126,6 +141,8 @@ def _succeeded(context: Context, move: Move, migration: Migration, decision: Suc
     status.bytes = about.bytes if about else 0
     status.freeze_ms = about.freeze_ms if about else None
     status.message = f"moved from node/{move.order.source} to node/{move.order.destination}"
+    if migration.spec.cancelled:
+        status.message += f"; {_too_late(move)}"
     _set(context, new, COMPLETE, True, MOVED, status.message)
     return new
 

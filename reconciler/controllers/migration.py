@@ -12,6 +12,7 @@ from datetime import timedelta
 from crds import keys
 from crds.job import FINISHED, Job, JobPhase
 from crds.migration import (
+    CANCELLED,
     JOB_ENDED,
     JOB_NOT_FOUND,
     JOB_NOT_RUNNING,
@@ -85,6 +86,8 @@ async def reconcile_migration(context: Context, key: str) -> Again:
     world, migration = context.world, context.world.find(Migration, key)
     namespace, name = split_key(key)
     job = job_key(namespace, migration.spec.job) if migration else None
+    if migration is not None and migration.spec.cancelled and migration.status.phase == MigrationPhase.PENDING:
+        return await give_up(context, migration, CANCELLED, "called off before it began")
     for broken in world.broken_about(job) if job else ():
         raise Terminal("Unreadable", f"{broken.key} cannot be read, so nothing is decided about the move: repair or delete the key")
     move = find_move(world, namespace, name, job)

@@ -10,7 +10,7 @@ there, and two copies are worse than none.
 from dataclasses import dataclass
 from datetime import datetime
 
-from crds.migration import JOB_ENDED, NODE_NOT_READY, REFUSED, TIMED_OUT
+from crds.migration import CANCELLED, JOB_ENDED, NODE_NOT_READY, REFUSED, TIMED_OUT
 from crds.placement import MoveOrder, Placement, Role
 from crds.report import ENDED, Claim, JobReport, ReportPhase, Verdict
 from reconciler.controllers.readiness import is_ready
@@ -98,14 +98,19 @@ def _move(world: World, job: str, ordered: dict[str, Seen[Placement]]) -> Move:
     )
 
 
-def decide(move: Move, now: datetime) -> Succeed | CallOff | Wait:
-    """What follows from what was seen. That the job ended is a better reason than that its destination got nothing of it."""
+def decide(move: Move, now: datetime, *, cancelled: bool = False) -> Succeed | CallOff | Wait:
+    """What follows from what was seen. That the job ended is a better reason than that its destination got nothing of it.
+
+    ``cancelled``: somebody wants it called off, which is too late once the destination has claimed the job.
+    """
     report = move.source_report
     refused = move.claim is not None and move.claim.verdict == Verdict.REFUSED
     if (move.claim is None or refused) and report is not None and report.phase in ENDED:
         return CallOff(JOB_ENDED, f"the job ended on node/{move.order.source} before it could be moved")
     if move.claim is not None:
         return _claimed(move, move.claim)
+    if cancelled:
+        return CallOff(CANCELLED, "called off by request")
     if report is not None and _source_gave_up(move, report):
         return CallOff(REFUSED, f"node/{move.order.source}: {report.move.message if report.move else ''}")
     if not move.destination_ready:

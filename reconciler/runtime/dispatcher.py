@@ -13,7 +13,7 @@ anything else          a bug or a surprise: logged with its traceback, a Warning
 import logging
 from dataclasses import dataclass
 
-from crds.meta import Resource, find_condition, set_condition
+from crds.meta import RECONCILED, Resource, find_condition, set_condition
 from reconciler.context import Context
 from reconciler.runtime.backoff import Backoff, Pause
 from reconciler.runtime.declare import Controller
@@ -23,7 +23,6 @@ from store.errors import Conflict, Fenced, Invalid, NotFound, StoreError, Unavai
 
 log = logging.getLogger(__name__)
 
-RECONCILED = "Reconciled"
 """Condition that an object has only while repeating cannot help."""
 
 

@@ -1,13 +1,14 @@
 """run, wait, logs, delete and migrate: what a person does with a job, and how it ends."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crds.job import RUNNING, STOP_FINALIZER, Job, JobPhase
-from crds.meta import set_condition
-from crds.migration import FAILED, REFUSED, Migration, MigrationPhase
+from crds.meta import RECONCILED, Metadata, set_condition
+from crds.migration import CANCELLED, FAILED, REFUSED, Migration, MigrationPhase, MigrationSpec
 from crds.node import Node
 from store.objects import utcnow
 from store.store import Store
@@ -354,3 +355,76 @@ def test_a_job_that_has_ended_is_not_asked_to_move(terminal: Terminal) -> None:
     said = terminal.run("migrate", "w", "n1")
     assert (said.code, said.out, said.err) == (1, "", "Error: job/w cannot be moved: it has ended (Succeeded)\n")
     assert terminal.do(lambda store: store.list(Migration)).items == ()
+
+
+# --- migrate --cancel ---
+
+
+def cancelled(phase: MigrationPhase, reason: str = CANCELLED) -> Any:
+    """The reconciler's answer as soon as somebody wants it called off."""
+
+    async def script(store: Store) -> None:
+        while not (made := await store.get(Migration, "w-1")).spec.cancelled:  # noqa: ASYNC110 - somebody else writes it
+            await asyncio.sleep(0.005)
+
+        def change(found: Migration) -> None:
+            found.status.source, found.status.destination, found.status.phase = "n1", "n2", phase
+            if phase == MigrationPhase.FAILED:
+                found.status.message = f"{reason}: called off by request"
+                found.status.conditions = set_condition([], FAILED, True, reason, "called off by request", utcnow())
+
+        await store.change_status(Migration, made.name, None, change)
+
+    return script
+
+
+def move_of_w(name: str = "w-1", job: str = "w") -> Migration:
+    return Migration(metadata=Metadata(name=name), spec=MigrationSpec(job=job))
+
+
+@pytest.mark.parametrize("word", ["w", "job/w", "w-1", "migration/w-1"])
+def test_a_move_is_called_off_by_its_name_or_its_jobs(terminal: Terminal, word: str) -> None:
+    terminal.create(job(), move_of_w(), move_of_w("x-1", "x"))
+    said = terminal.run("migrate", "--cancel", word, "--wait", meanwhile=cancelled(MigrationPhase.FAILED))
+    assert (said.code, said.err) == (0, "")
+    assert said.out.splitlines() == [
+        "migration/w-1 is to be called off",
+        "migration/w-1 is over: Cancelled: called off by request",
+    ]
+    assert [m.name for m in terminal.do(lambda store: store.list(Migration)).items if m.spec.cancelled] == ["w-1"]
+
+
+def test_cancelling_without_waiting_only_asks(terminal: Terminal) -> None:
+    terminal.create(job(), move_of_w())
+    assert terminal.run("migrate", "--cancel", "w").out == "migration/w-1 is to be called off\n"
+
+
+def test_too_late_is_an_error(terminal: Terminal) -> None:
+    terminal.create(job(), move_of_w())
+    said = terminal.run("migrate", "--cancel", "w", "--wait", meanwhile=cancelled(MigrationPhase.SUCCEEDED))
+    assert (said.code, said.err) == (1, "Error: too late: migration/w-1 is over: job/w moved from n1 to n2\n")
+    again = terminal.run("migrate", "--cancel", "w-1")
+    assert (again.code, again.err) == (1, "Error: too late: migration/w-1 is over: job/w moved from n1 to n2\n")
+
+
+def test_nothing_to_cancel(terminal: Terminal) -> None:
+    terminal.create(job())
+    said = terminal.run("migrate", "--cancel", "w")
+    assert said.code == 1 and "no move of it is under way" in said.err
+    assert terminal.run("migrate", "--cancel", "w", "n2").err == "Error: --cancel takes a job or a migration and nothing else\n"
+
+
+def test_migrate_says_at_once_that_nobody_can_decide(terminal: Terminal) -> None:
+    terminal.create(job())
+
+    async def stuck(store: Store) -> None:
+        made = await appears(store, Migration)
+
+        def change(found: Migration) -> None:
+            found.status.conditions = set_condition([], RECONCILED, False, "Unreadable", "/mx/x cannot be read", utcnow())
+
+        await store.change_status(Migration, made.name, None, change)
+
+    said = terminal.run("migrate", "w", "--wait", meanwhile=stuck)
+    assert said.code == 1
+    assert said.err.endswith("cannot be decided: Unreadable: /mx/x cannot be read\n")

@@ -89,3 +89,21 @@ def test_decide(state: dict[str, Any], after: float, expected: str) -> None:
         assert expected == ("wait" if decision.after is None else f"wait {decision.after:g}")
     else:
         assert isinstance(decision, Succeed) and expected == "succeed"
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({}, "Cancelled"),
+        ({"source_report": report(ReportPhase.FROZEN)}, "Cancelled"),
+        ({"destination_ready": False}, "Cancelled"),
+        ({"source_report": report(ReportPhase.FAILED)}, "JobEnded"),
+        ({"claim": REFUSED}, "Refused"),
+        ({"claim": ACCEPTED}, "wait"),
+        ({"claim": ACCEPTED, "source_report": report(ReportPhase.FROZEN)}, "wait"),
+        ({"claim": ACCEPTED, "destination_report": RUNNING_THERE}, "succeed"),
+    ],
+)
+def test_what_is_cancelled_ends_unless_it_is_claimed(state: dict[str, Any], expected: str) -> None:
+    decision = decide(move(**state), EPOCH, cancelled=True)
+    assert expected == (decision.reason if isinstance(decision, CallOff) else type(decision).__name__.lower())

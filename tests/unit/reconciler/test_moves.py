@@ -317,3 +317,82 @@ async def test_a_broken_claim_decides_nothing() -> None:
         await house.kv.txn([], [Delete(keys.claim("n2", "default", "w"))])
         await house.advance(1)
         assert house.placements() == {"n1": (RUN, 3)}
+
+
+# --- cancelling ---
+
+
+async def cancel(house: House) -> None:
+    def change(migration: Migration) -> None:
+        migration.spec.cancelled = True
+
+    await house.change(Migration, "m", change)
+
+
+@pytest.mark.parametrize("holds", ["send", "prepare", "commit"])
+async def test_a_cancelled_move_sends_the_job_back(holds: str) -> None:
+    async with House("n1", "n2") as house:
+        await running_job(house)
+        for agent in house.agents.values():
+            agent.holds = {holds}
+        await house.migrate("w", "n2")
+        await house.settle()
+        await cancel(house)
+        await house.settle()
+        assert reason(await house.migration()) == "Cancelled"
+        assert house.placements() == {"n1": (RUN, 3)} and house.running() == ["n1"]
+        assert (await house.job("w")).phase == JobPhase.RUNNING
+
+
+async def test_after_the_commit_it_is_too_late_to_cancel() -> None:
+    async with House("n1", "n2") as house:
+        await running_job(house)
+        house.agents["n2"].holds = {"continue"}
+        await house.migrate("w", "n2")
+        await house.settle()
+        await cancel(house)
+        await house.settle()
+        assert (await house.migration()).message == "too late to cancel: node/n2 has taken the job"
+        house.agents["n2"].holds = set()
+        await house.settle()
+        migration = await house.migration()
+        assert migration.phase == MigrationPhase.SUCCEEDED and "too late to cancel" in migration.message
+        assert house.running() == ["n2"]
+
+
+async def test_a_migration_that_waits_is_cancelled_at_once() -> None:
+    async with House("n1", "n2", "n3") as house:
+        await running_job(house)
+        house.agents["n2"].holds = {"commit"}
+        await house.migrate("w", "n2", name="first")
+        await house.settle()
+        await house.migrate("w", "n3")
+        await house.settle()
+        assert (await house.migration()).phase == MigrationPhase.PENDING
+        await cancel(house)
+        await house.settle()
+        assert reason(await house.migration()) == "Cancelled"
+        assert (await house.migration("first")).phase == MigrationPhase.MOVING
+
+
+async def test_a_migration_that_cannot_be_decided_can_be_cancelled() -> None:
+    async with House("n1", "n2") as house:
+        await running_job(house)
+        await house.put(keys.claim("n9", "default", "w"), b"nonsense")
+        await house.migrate("w", "n2")
+        await house.settle()
+        found = find_condition((await house.migration()).conditions, "Reconciled")
+        assert found is not None and "cannot be read" in found.message
+        await cancel(house)
+        await house.settle()
+        assert reason(await house.migration()) == "Cancelled"
+
+
+async def test_what_ended_stays_as_it_ended() -> None:
+    async with House("n1", "n2") as house:
+        await running_job(house)
+        await house.migrate("w", "n2")
+        await house.settle()
+        await cancel(house)
+        await house.settle()
+        assert (await house.migration()).phase == MigrationPhase.SUCCEEDED and house.running() == ["n2"]

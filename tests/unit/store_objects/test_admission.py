@@ -62,6 +62,15 @@ async def test_a_migration_cannot_be_changed(store: Store) -> None:
         await store.update(made)
 
 
+async def test_but_it_can_be_called_off_once(store: Store) -> None:
+    made = await store.create(Migration(metadata=Metadata(name="m"), spec=MigrationSpec(job="w")))
+    made.spec.cancelled = True
+    made = await store.update(made)
+    made.spec.cancelled = False
+    with pytest.raises(Refused, match=r"spec\.cancelled: cannot be taken back"):
+        await store.update(made)
+
+
 class TestAddresses:
     async def test_two_nodes_never_share_one(self, store: Store) -> None:
         await store.create(node("n1", mac=MAC, address="10.77.0.1"))

@@ -1,0 +1,90 @@
+"""Room for moves: asked for before the freeze, promised once only, given back whatever happens."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodeagent.engine import Copy
+from nodeagent.errors import MoveFailed
+from nodeagent.space import Room, image_name, images_need, remove_strays
+
+PLENTY = 1 << 50
+MIB = 1 << 20
+
+
+def room(directory: Path, free: int) -> Room:
+    return Room(directory / "images", lambda: free)
+
+
+def test_there_has_to_be_room_for_images_and_job(tmp_path: Path) -> None:
+    with pytest.raises(MoveFailed, match="no room for images"), room(tmp_path, PLENTY).promise(PLENTY, restored=False):
+        pass
+    small = room(tmp_path, images_need(1000))
+    with small.promise(1000, restored=False):
+        pass
+    with pytest.raises(MoveFailed, match=r"no memory: .* for images and job"), small.promise(1000, restored=True):
+        pass
+
+
+def test_two_arrivals_are_not_promised_the_same_memory(tmp_path: Path) -> None:
+    node = room(tmp_path, 2 * (images_need(MIB) + MIB))
+    with contextlib.ExitStack() as held:
+        held.enter_context(node.promise(MIB, restored=True))
+        held.enter_context(node.promise(MIB, restored=True))
+        with pytest.raises(MoveFailed, match=r"no memory: .* 0 are free, 2 other moves counted"):
+            held.enter_context(node.promise(MIB, restored=True))
+    with node.promise(MIB, restored=True), node.promise(MIB, restored=True):
+        pass  # what was promised came back
+
+
+def test_what_has_come_does_not_count_twice(tmp_path: Path) -> None:
+    """Images that lie here are missing from what is free already."""
+    free = 2 * (images_need(MIB) + MIB)
+    node = Room(tmp_path / "images", lambda: free - arrived)
+    arrived = 0
+    with node.promise(MIB, restored=True) as first:
+        first.came = lambda: arrived
+        arrived = images_need(MIB)
+        with node.promise(MIB, restored=True):
+            pass
+
+
+def test_a_broken_move_gives_its_room_back(tmp_path: Path) -> None:
+    node = room(tmp_path, images_need(MIB) + MIB)
+    with pytest.raises(MoveFailed, match="broken"), node.promise(MIB, restored=True):
+        raise MoveFailed("broken")
+    with node.promise(MIB, restored=True):
+        pass
+
+
+def test_an_arrival_may_grow_but_not_into_what_others_were_promised(tmp_path: Path) -> None:
+    node = room(tmp_path, PLENTY)
+    with node.promise(MIB, restored=True) as one:
+        alone = node.most(one)
+        assert alone > one.images
+        with node.promise(100 * MIB, restored=True) as other:
+            assert abs(alone - node.most(one) - other.images) < 50 * MIB  # others use this file system, too
+
+
+@given(st.lists(st.integers(0, 64), min_size=1, max_size=8), st.integers(0, 512))
+def test_never_is_more_promised_than_there_is(tmp_path_factory: pytest.TempPathFactory, jobs: list[int], free: int) -> None:
+    node = Room(tmp_path_factory.getbasetemp() / "images", lambda: free * MIB)
+    with contextlib.ExitStack() as held:
+        promised = 0
+        for memory in jobs:
+            with contextlib.suppress(MoveFailed):
+                promised += held.enter_context(node.promise(memory * MIB, restored=True)).to_come
+        assert promised <= free * MIB
+
+
+def test_images_of_nobody_are_removed(tmp_path: Path) -> None:
+    copy = Copy("default", "w", "uid", 2)
+    for name in (image_name(copy), image_name(copy) + "_pages", "default_w_1", "other_x_1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pages-1.img").write_bytes(b"x")
+    assert remove_strays(tmp_path, [copy]) == ["default_w_1", "other_x_1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [image_name(copy), image_name(copy) + "_pages"]
+    assert remove_strays(tmp_path / "not there", []) == []
