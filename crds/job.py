@@ -131,6 +131,12 @@ class Stdio(Model):
     """True: whoever is attached writes to it; otherwise it is empty."""
     tty: bool = False
     """True: a terminal of its own."""
+    hold: bool = False
+    """True: its output waits for the first client, half a minute at most, so that this one misses nothing."""
+    rows: int = Field(default=24, ge=1, lt=1 << 15)
+    """Height of the terminal until a client says another."""
+    columns: int = Field(default=80, ge=1, lt=1 << 15)
+    """Width of the terminal until a client says another."""
 
 
 class JobCheckpoint(Model):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from crds.job import Fencing, JobSpec
 from crds.report import Obstacle
+from nodeagent.attachment import Attachment
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,10 @@ class Sandbox(Protocol):
 
     async def wait_exit(self) -> Exit:
         """Returns when the job's first process has ended (at once, if it has ended before). SandboxGone: it died with its shim."""
+        ...
+
+    async def attach(self) -> Attachment:
+        """A connection to the mx-stdio of a job that has one; a dump ends it. EngineFailed while it is frozen, or has none."""
         ...
 
     async def signal(self, number: int) -> None:

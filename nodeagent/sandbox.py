@@ -11,6 +11,8 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from crds.job import Fencing, JobSpec
 from crds.network import FEATURE
 from crds.report import Obstacle
 from nodeagent import criu, guard, links, shimlink
+from nodeagent.attachment import Attachment, connect
 from nodeagent.cgroups import Cgroups, JobGroup
 from nodeagent.engine import Copy, Exit, Network, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
@@ -29,6 +32,7 @@ from nodeagent.preflight import Preflight
 from nodeagent.shim import state as shim
 from nodeagent.shim.kernel import write_atomically
 from nodeagent.shimlink import ShimLink
+from nodeagent.stdio import JOB, SOCKETS
 from nodeagent.tasks import count_runnable
 
 log = logging.getLogger(__name__)
@@ -118,7 +122,7 @@ class NamespaceEngine:
         return self._copies / f"{copy.namespace}_{copy.name}_{copy.epoch}_{copy.uid[:8]}"
 
     def _sandbox(self, copy: Copy, link: ShimLink) -> "NamespaceSandbox":
-        return NamespaceSandbox(copy, link, self.cgroups.group(copy), job_directory(self.shared, copy))
+        return NamespaceSandbox(copy, link, self.cgroups.group(copy), job_directory(self.shared, copy), self.run)
 
     def _make_directories(self, copy: Copy) -> tuple[Path, Path]:
         run_dir = self._directory(copy)
@@ -126,7 +130,7 @@ class NamespaceEngine:
         run_dir.chmod(0o700)
         write_atomically(str(run_dir / "copy.json"), asdict(copy))
         scratch = [job_directory(self.shared, copy) / name for name in SCRATCH]
-        for path in scratch:
+        for path in (*scratch, run_dir / "stdio"):  # whoever the job runs as
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o1777)
         return scratch[0], scratch[1]
@@ -135,8 +139,11 @@ class NamespaceEngine:
 class NamespaceSandbox:
     """One shim with at most one copy of one job."""
 
-    def __init__(self, copy: Copy, link: ShimLink, group: JobGroup, directory: Path) -> None:
+    def __init__(self, copy: Copy, link: ShimLink, group: JobGroup, directory: Path, run: Path) -> None:
         self.copy = copy
+        self._run = run
+        self._attachments: list[Attachment] = []
+        self._detaching = False
         self._link = link
         self._group = group
         self._directory = directory
@@ -155,11 +162,20 @@ class NamespaceSandbox:
             log=str(self._directory / LOG),
             groups=[str(path) for path in self._group.everywhere],
             run_as={**user.to_data(), "limits": spec.limits, "nice": spec.nice, "umask": spec.umask},
+            **self._stdio(spec),
         )
         if "code" in answer:
             raise StartFailed(answer["error"], answer["code"])
         if not answer["ok"]:
             raise EngineFailed(f"{self.copy.key}: {answer['error']}")
+
+    def _stdio(self, spec: JobSpec) -> dict[str, Any]:
+        """For a job that people talk to: mx-stdio, which starts its command."""
+        stdio = spec.stdio
+        if not (stdio.stdin or stdio.tty):
+            return {}
+        order = {**stdio.model_dump(), "socket": f"{SOCKETS}/{JOB}", "own": False}
+        return {"stdio": {"program": shimlink.program(self._run, "mx-stdio"), "order": order}}
 
     async def dump(self, images: Path, *, deadline: float) -> None:
         """criu dump; a failure of any kind, cancellation too, lets the job run on."""
@@ -167,14 +183,43 @@ class NamespaceSandbox:
         status = await self._ask("status")
         if status["phase"] != shim.RUNNING:
             raise EngineFailed(f"{self.copy.key}: nothing to dump, the sandbox is {status['phase']}")
+        async with self._detached():
+            await self._dump(status["job"], images, log_file, deadline)
+
+    async def _dump(self, pid: int, images: Path, log_file: Path, deadline: float) -> None:
         try:
-            await self._criu("dump", deadline, log_file, argv=criu.dump_command(status["job"], images, log_file))
+            await self._criu("dump", deadline, log_file, argv=criu.dump_command(pid, images, log_file))
             criu.write_stopped(images, (await self._ask("status"))["stopped"])
         except BaseException as error:
             await _despite_cancellation(self._call_off())
             if isinstance(error, OSError):
                 raise EngineFailed(f"{self.copy.key}: images in {images}: {error}") from error
             raise
+
+    @asynccontextmanager
+    async def _detached(self) -> AsyncIterator[None]:
+        """Nobody is attached, nor can be, while criu looks at the job. Raises EngineFailed."""
+        self._detaching = True
+        try:
+            for attachment in self._attachments:
+                await attachment.detach()
+            yield
+        finally:
+            self._attachments.clear()
+            self._detaching = False
+
+    async def attach(self, session: str = JOB) -> Attachment:
+        """Connects to the job's mx-stdio."""
+        self._attachments = [attachment for attachment in self._attachments if not attachment.closed]
+        if (phase := (await self._ask("status"))["phase"]) != shim.RUNNING or self._detaching:
+            raise EngineFailed(f"{self.copy.key}: nobody can attach to it now, it is {phase}")
+        sock = await connect(self._link.run_dir / "stdio", session, self.copy.key)
+        attachment = Attachment(sock, self.copy.key)
+        if self._detaching:
+            await attachment.detach()
+            raise EngineFailed(f"{self.copy.key}: nobody can attach to it now, it is being frozen")
+        self._attachments.append(attachment)
+        return attachment
 
     async def expect(self) -> None:
         """What a restore needs and can be done before the job is frozen."""
@@ -355,6 +400,8 @@ def _remove_record(run_dir: Path) -> None:
     """copy.json goes last: as long as anything is there, it is known whose it is."""
     if run_dir.exists():
         for path in run_dir.iterdir():
-            if path.name != "copy.json":
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "copy.json":
                 path.unlink()
         shutil.rmtree(run_dir)

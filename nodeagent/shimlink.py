@@ -18,7 +18,8 @@ from typing import Any
 from nodeagent import criu
 from nodeagent.errors import EngineFailed, SandboxGone
 
-PROGRAM = Path("/usr/bin/mx-shim")
+PROGRAMS = {"mx-shim": "nodeagent.shim", "mx-stdio": "nodeagent.stdio"}
+INSTALLED = Path("/usr/bin")
 PROJECT = str(Path(__file__).parent.parent)
 START_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
@@ -53,16 +54,16 @@ def read_identity(run_dir: Path) -> Identity | None:
     return Identity(data["pid"], data["start"])
 
 
-def program(run: Path) -> list[str]:
+def program(run: Path, name: str = "mx-shim") -> list[str]:
     """How a shim is started. Its command line must not say nodeagent: people kill daemons by name, jobs have to survive that."""
-    if PROGRAM.exists():
-        return [str(PROGRAM)]
-    script = run / "mx-shim.py"
+    if (INSTALLED / name).exists():
+        return [str(INSTALLED / name)]
+    script = run / f"{name}.py"
     if not script.exists():
         run.mkdir(parents=True, exist_ok=True)
-        fresh = run / f".mx-shim-{os.getpid()}"
+        fresh = run / f".{name}-{os.getpid()}"
         fresh.write_text(
-            f"import runpy, sys\nsys.path[:0] = [{PROJECT!r}]\nrunpy.run_module('nodeagent.shim', run_name='__main__')\n"
+            f"import runpy, sys\nsys.path[:0] = [{PROJECT!r}]\nrunpy.run_module({PROGRAMS[name]!r}, run_name='__main__')\n"
         )
         fresh.replace(script)
     return [sys.executable, "-ISE", str(script)]

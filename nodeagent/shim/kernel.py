@@ -39,9 +39,9 @@ def read_int(path: str) -> int:
         return int(file.read())
 
 
-def mount(source: str, target: str, kind: str, flags: int) -> None:
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
     """mount(2)."""
-    libc_call("mount", source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None)
+    libc_call("mount", source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode() or None)
 
 
 def write_atomically(path: str, data: dict[str, Any]) -> None:

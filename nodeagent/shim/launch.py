@@ -1,5 +1,6 @@
 """From the agent's command to pid 1 of fresh namespaces."""
 
+# ruff: noqa: PTH103
 # importing pathlib takes as long as all the rest
 from __future__ import annotations  # so that typing need not be imported either
 
@@ -10,6 +11,7 @@ from nodeagent.shim.kernel import libc_call, mount, start_time, write_atomically
 from nodeagent.shim.serve import listen, serve
 from nodeagent.shim.state import Shim
 from nodeagent.shim.wire import Wire
+from nodeagent.stdio import SOCKETS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,12 +29,18 @@ def detach_from_agent(run_dir: str) -> None:
         os.dup2(source, target)
 
 
-def enter_mounts(tmp: str, shm: str) -> None:
-    """The job's own /proc, /tmp and /dev/shm, seen by nobody outside."""
+def enter_mounts(tmp: str, shm: str, stdio: str) -> None:
+    """The job's own /proc, /tmp, /dev/shm and terminals, seen by nobody outside.
+
+    Terminals have numbers, and on the next node those of the job must be free, as they are in a /dev/pts of its own.
+    """
     mount("none", "/", "none", MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount(tmp, "/tmp", "none", MS_BIND)
     mount(shm, "/dev/shm", "none", MS_BIND)
+    mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
+    os.makedirs(SOCKETS, exist_ok=True)
+    mount(stdio, SOCKETS, "none", MS_BIND)
 
 
 def be_pid_1(run_dir: str, tmp: str, shm: str, wire: Wire | None, host: str, go: int, ready: int) -> NoReturn:
@@ -40,7 +48,7 @@ def be_pid_1(run_dir: str, tmp: str, shm: str, wire: Wire | None, host: str, go:
     os.setsid()
     if os.read(go, 1) != b"g":
         os._exit(1)  # the launcher died before it wrote down who we are: nobody could ever find us
-    enter_mounts(tmp, shm)
+    enter_mounts(tmp, shm, run_dir + "/stdio")
     if wire is not None:
         socket.sethostname(host)
         wire.plug()

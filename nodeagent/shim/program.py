@@ -4,6 +4,7 @@
 from __future__ import annotations  # so that typing need not be imported either
 
 import errno
+import json
 import os
 import signal
 
@@ -31,12 +32,20 @@ def reset_signals() -> None:
 
 
 def become_job(
-    problem: int, command: list[str], env: dict[str, str], workdir: str, log: str, groups: list[str], run_as: dict[str, Any]
+    problem: int,
+    command: list[str],
+    env: dict[str, str],
+    workdir: str,
+    log: str,
+    groups: list[str],
+    run_as: dict[str, Any],
+    stdio: dict[str, Any],
 ) -> NoReturn:
     """In the child: never returns. A failure is written to ``problem`` as "<exit code> <text>".
 
     ``run_as`` has uid, gid, groups, limits, nice and umask; empty: as we are. What needs root is done before the user is taken on;
-    the working directory is entered as the user, who may have to be kept out of it.
+    the working directory is entered as the user, who may have to be kept out of it. With ``stdio`` (how mx-stdio is started, and
+    its order) it is that which starts the command.
     """
     what = "control groups"
     try:
@@ -60,6 +69,8 @@ def become_job(
         what = f"working directory {workdir}"
         os.chdir(workdir)
         what = command[0]
+        if stdio:
+            become_stdio(stdio["program"], {**stdio["order"], "command": command, "env": env})
         os.execvpe(command[0], command, env)
     except OSError as error:
         code = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) and what == command[0] else 126
@@ -70,3 +81,14 @@ def become_job(
         os.write(problem, f"126 {what}: {error}".encode())
     finally:
         os._exit(127)
+
+
+def become_stdio(program: list[str], order: dict[str, Any]) -> NoReturn:
+    """Its order comes on its standard input; the job's environment must not be its own. Descriptor 3 is for problems. OSError."""
+    file = os.memfd_create("order")
+    with open(file, "w", encoding="utf-8", closefd=False) as text:
+        json.dump(order, text)
+    os.lseek(file, 0, os.SEEK_SET)
+    os.dup2(file, 0)
+    os.set_inheritable(3, True)
+    os.execve(program[0], [*program, order["command"][0]], {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})

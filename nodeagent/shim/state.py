@@ -57,6 +57,7 @@ class Shim:
         log: str,
         groups: list[str],
         run_as: dict[str, Any] | None = None,
+        stdio: dict[str, Any] | None = None,
     ) -> Answer:
         self.must_be(EMPTY)
         if self.wire is not None:
@@ -64,7 +65,7 @@ class Shim:
         problem_end, child_end = os.pipe()
         pid = os.fork()
         if pid == 0:
-            become_job(child_end, command, env, workdir, log, groups, run_as or {})
+            become_job(child_end, command, env, workdir, log, groups, run_as or {}, stdio or {})
         os.close(child_end)
         with open(problem_end, encoding="utf-8") as file:
             problem = file.read()  # empty: the descriptor was closed by a successful exec

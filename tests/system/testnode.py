@@ -75,9 +75,10 @@ class TestNode:
         shutil.copyfile(SERVER, upper / "usr/lib/mx/engine_server.py")
         shutil.copyfile(INIT, upper / "usr/sbin/mx-init")
         (upper / "etc/mx/services.json").write_text("[]")
-        entry = upper / "usr/bin/mx-shim"
-        entry.write_text(agent.entry_script(*agent.ENTRIES["mx-shim"]))
-        entry.chmod(0o755)
+        for name in ("mx-shim", "mx-stdio"):
+            entry = upper / "usr/bin" / name
+            entry.write_text(agent.entry_script(*agent.ENTRIES[name]))
+            entry.chmod(0o755)
 
     def _plan(self) -> dict[str, Any]:
         image, _ = wanted()

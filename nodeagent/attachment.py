@@ -1,0 +1,116 @@
+"""A connection from the agent to the mx-stdio of a job, or of a session beside it: bytes are only passed on.
+
+It has to be gone before criu comes, because a socket whose other end is not part of the job cannot be dumped: ``detach`` sees to it
+that mx-stdio has closed its end. Whoever is attached then comes back to wherever the job is.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from nodeagent.errors import EngineFailed
+
+BLOCK = 1 << 16  # bytes passed on at once
+CONNECT_SECONDS = 5.0
+DETACH_SECONDS = 3.0
+"""For mx-stdio to close its end; it takes a millisecond unless the machine is drowning or somebody stopped it."""
+
+Read = Callable[[], Awaitable[bytes]]
+"""Some bytes of the client; b"" when it has hung up."""
+Write = Callable[[bytes], Awaitable[None]]
+"""To the client."""
+
+
+class Attachment:
+    """One connection. ``relay`` runs until either side hangs up or it is detached."""
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self._sock = sock
+        self._name = name
+        self._passing: set[asyncio.Task[None]] = set()
+        self.closed = False
+
+    async def relay(self, read: Read, write: Write) -> None:
+        """Passes bytes on, both ways. Raises what ``read`` and ``write`` raise."""
+        if self.closed:
+            return
+        self._passing = {asyncio.create_task(self._inward(read)), asyncio.create_task(self._outward(write))}
+        passing = self._passing
+        try:
+            done, _ = await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in passing:
+                task.cancel()
+            await asyncio.wait(passing)
+        for task in done:
+            if not task.cancelled():
+                task.result()
+
+    async def _inward(self, read: Read) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while data := await read():
+                await loop.sock_sendall(self._sock, data)
+        except (ConnectionError, BrokenPipeError):
+            return  # mx-stdio has hung up; what it said last is read by the other direction
+
+    async def _outward(self, write: Write) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await self._receive(loop):
+            await write(data)
+
+    async def _receive(self, loop: asyncio.AbstractEventLoop) -> bytes:
+        try:
+            return await loop.sock_recv(self._sock, BLOCK)
+        except ConnectionError:
+            return b""
+
+    async def detach(self) -> None:
+        """Ends the relay; mx-stdio has closed its end when this returns. What was on its way is sent again after the next hello.
+
+        Raises EngineFailed when it does not close it.
+        """
+        passing, self._passing, self.closed = self._passing, set(), True
+        for task in passing:
+            task.cancel()
+        if passing:
+            await asyncio.wait(passing)
+        loop = asyncio.get_running_loop()
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(DETACH_SECONDS):
+                while await self._receive(loop):
+                    pass
+        except TimeoutError as error:
+            raise EngineFailed(f"{self._name}: its mx-stdio does not close a connection: is that process stopped?") from error
+        except OSError:
+            return  # it was closed already
+        finally:
+            self._sock.close()
+
+    def close(self) -> None:
+        """May be repeated."""
+        self.closed = True
+        self._sock.close()
+
+
+async def connect(directory: Path, session: str, name: str) -> socket.socket:
+    """To the socket of that name in the sandbox's directory of sockets. Raises EngineFailed."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock.setblocking(False)
+    try:
+        descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+        try:  # by way of the descriptor: a socket's own path may not be longer than 107 bytes
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await asyncio.get_running_loop().sock_connect(sock, f"/proc/self/fd/{descriptor}/{session}")
+        finally:
+            os.close(descriptor)
+    except (OSError, TimeoutError) as error:
+        sock.close()
+        raise EngineFailed(f"{name}: its mx-stdio cannot be reached: {str(error) or 'no answer in time'}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,64 @@
+"""Jobs people talk to, on real nodes with real criu: the conversation goes on over moves without a lost or doubled byte."""
+
+from pathlib import Path
+
+from crds.job import JobSpec
+from nodeagent.engine import Copy
+from nodeagent.stdio.client import Client
+from tests.engine_contract import ENV, Images, code, copy
+from tests.system.talker import Talker
+from tests.system.testnode import RemoteEngine, RemoteSandbox, TestNode
+
+
+def socket_of(node: TestNode, which: Copy) -> Path:
+    return node.path(f"/run/mx/copies/{which.namespace}_{which.name}_{which.epoch}_{which.uid[:8]}/stdio/job")
+
+
+def spec(*command: str, **stdio: object) -> JobSpec:
+    return JobSpec.model_validate({"command": list(command), "workdir": "/", "stdio": {"stdin": True, "hold": True, **stdio}})
+
+
+async def hop(engine: RemoteEngine, old: RemoteSandbox, images: Path) -> RemoteSandbox:
+    new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
+    await new.expect()
+    await old.dump(images, deadline=20)
+    await new.restore(images, last_pid=await old.last_pid(), deadline=20)
+    await old.kill()
+    await new.resume()
+    return new
+
+
+async def test_bash(node: TestNode, engine: RemoteEngine, images: Images) -> None:
+    sandbox = await engine.create(copy("bash"))
+    await sandbox.start(spec("bash", "--norc", tty=True, rows=30, columns=100), {**ENV, "PS1": "$ ", "TERM": "xterm"})
+    talker = Talker(Client(rows=30, columns=100))
+    talker.connect(socket_of(node, sandbox.copy))
+    talker.until(b"$ ")
+    talker.say(b"stty size; X=$((6*7)); sleep 1001 & tty\n")
+    at = talker.until(b"/dev/pts/0")
+    assert b"30 100" in talker.output[1]
+    for _ in range(3):
+        talker.disconnect()
+        sandbox = await hop(engine, sandbox, images())
+        talker.connect(socket_of(node, sandbox.copy))
+        talker.say(b"echo got $X; jobs\n")
+        at = talker.until(b"got 42", after=at)
+        at = talker.until(b"Running", after=at)
+    talker.say(b"fg\n")
+    at = talker.until(b"sleep 1001\r\n", after=at)
+    talker.say(b"\x1a")
+    at = talker.until(b"Stopped", after=at)
+    talker.say(b"kill %1; sh -c 'echo be''gun; exec sleep 1002'\n")
+    at = talker.until(b"begun", after=at)
+    talker.say(b"\x03")
+    at = talker.until(b"$ ", after=at)
+    talker.say(b"echo after=$?\n")
+    at = talker.until(b"after=130", after=at)
+    talker.say(b"exit 7\n")
+    while talker.code is None:
+        talker.pump(1)
+    assert talker.code == 7
+    talker.client.bye()
+    talker.pump(0)
+    assert await code(sandbox) == 7
+    assert talker.troubles == []
