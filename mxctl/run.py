@@ -1,5 +1,6 @@
 """``mxctl run``: a program somewhere in the cluster."""
 
+import os
 import re
 import secrets
 from pathlib import PurePath
@@ -12,8 +13,10 @@ from crds.document import find_problems
 from crds.job import Job
 from crds.node import Node
 from mxctl.core.caller import LIMIT, identity, shared_directory
+from mxctl.core.conversation import converse, detach_keys
 from mxctl.core.failures import FAILED, Failure
 from mxctl.core.jobs import ended, exit_code, job_key, same_job
+from mxctl.core.keyboard import STDIN, parse_keys, window
 from mxctl.core.session import Session, warn_if_unled
 from mxctl.core.session import run as run_verb
 from mxctl.core.settings import Settings
@@ -29,6 +32,10 @@ mxctl run --name sim --on n1 --cpu 1 --memory 512Mi --env SEED=7 -- ./simulate -
 mxctl run --user alice --limit nofile=4096 --nice 10 -- ./simulate
 # wait for the end and take over its exit code
 mxctl run --name check --wait -- sh -c 'exit 3'
+# a shell somewhere; leave it running with ctrl-p ctrl-q, come back with mxctl attach
+mxctl run -it --name shell -- bash
+# part of a pipeline, and nothing is left of it
+sort -u words.txt | mxctl run -i --rm -- wc -l
 """
 
 
@@ -62,6 +69,10 @@ mxctl run --name check --wait -- sh -c 'exit 3'
 @click.option("--umask", default="022", show_default=True, help="Umask, octal.")
 @click.option("--label", "-l", type=PAIR, multiple=True, metavar="KEY=VALUE", help="Label of the job. Repeatable.")
 @click.option("--wait", is_flag=True, help="Wait for the end, and end with the job's exit code.")
+@click.option("-i", "--stdin", is_flag=True, help="Standard input goes to the job, what it prints comes here.")
+@click.option("-t", "--tty", is_flag=True, help="The job gets a terminal of its own.")
+@click.option("--rm", "remove", is_flag=True, help="Delete the job when it has ended; with -i, -t or --wait.")
+@detach_keys
 @click.option("--timeout", type=DURATION, help="Wait no longer than this, e.g. 10m; the job goes on.")
 @click.pass_obj
 def run(settings: Settings, /, command: tuple[str, ...], wait: bool, timeout: float | None, **options: Any) -> int:
@@ -69,10 +80,28 @@ def run(settings: Settings, /, command: tuple[str, ...], wait: bool, timeout: fl
 
     The program must be there on the nodes: in their image, or on /shared, which is the same on all of them. It runs as you do: the
     same user and groups, on every node it comes to.
+
+    With -i or -t you talk to it, and the command ends with its exit code. When the job is moved you see no more than a pause.
+    ctrl-p ctrl-q leaves it running. Ctrl-C and Ctrl-Z on its terminal are the job's: a shell stops and continues its own jobs with
+    them; a program without a shell around it takes no notice of Ctrl-Z, as there is nobody who could continue it.
     """
+    _check(options, wait, timeout)
+    keys = parse_keys(options["detach_keys"])
     if options["pin"] and not options["node"]:
         raise Failure("--pin needs a node to pin to: add --on NODE")
-    return run_verb(settings, lambda session: _run(session, _job(command, session, options), wait, timeout))
+    remove = options["remove"]
+    return run_verb(settings, lambda session: _run(session, _job(command, session, options), wait, timeout, remove, keys))
+
+
+def _check(options: dict[str, Any], wait: bool, timeout: float | None) -> None:
+    """What does not go together. Raises Failure."""
+    interactive = options["stdin"] or options["tty"]
+    if options["tty"] and options["stdin"] and not os.isatty(STDIN):
+        raise Failure("-t needs a terminal, and standard input is none: leave out -t, or run this on a terminal")
+    if options["remove"] and not (interactive or wait):
+        raise Failure("--rm needs somebody who waits for the end: add -i, -t or --wait")
+    if interactive and timeout is not None:
+        raise Failure("--timeout goes with --wait, not with -i or -t")
 
 
 def _job(command: tuple[str, ...], session: Session, options: dict[str, Any]) -> Job:
@@ -87,6 +116,10 @@ def _job(command: tuple[str, ...], session: Session, options: dict[str, Any]) ->
         "resources": {"cpu": options["cpu"], "memory": options["memory"]},
         "placement": {"node": options["node"], "pinned": options["pin"]},
     }
+    if options["stdin"] or options["tty"]:
+        spec["stdio"] = _stdio(options)
+    if options["tty"]:
+        spec["env"].setdefault("TERM", os.environ.get("TERM", "xterm"))
     workdir = options["workdir"] or shared_directory(session.context.shared)
     if workdir:
         spec["workdir"] = workdir
@@ -98,19 +131,42 @@ def _job(command: tuple[str, ...], session: Session, options: dict[str, Any]) ->
         raise Failure(*map(str, find_problems(error, Job))) from error
 
 
+def _stdio(options: dict[str, Any]) -> dict[str, Any]:
+    rows, columns = window()
+    size = {"rows": rows, "columns": columns} if options["tty"] and rows and columns else {}
+    return {"stdin": options["stdin"], "tty": options["tty"], "hold": True, **size}
+
+
 def _name_for(program: str) -> str:
     """A free name, as good as certainly: the store refuses it in any case if it is taken."""
     word = re.sub(r"[^a-z0-9]+", "-", PurePath(program).stem.lower()).strip("-")[:50] or "job"
     return f"{word}-{secrets.token_hex(3)}"
 
 
-async def _run(session: Session, job: Job, wait: bool, timeout: float | None) -> int:
+async def _run(session: Session, job: Job, wait: bool, timeout: float | None, remove: bool, keys: bytes) -> int:
+    interactive = job.spec.stdio.stdin or job.spec.stdio.tty
     if job.spec.placement.node:  # only apply may be ahead of the node's own file
         await session.store.get(Node, job.spec.placement.node)
     job = await session.store.create(job)
-    click.echo(f"{job.label} created")
+    click.echo(f"{job.label} created", err=interactive)
     await warn_if_unled(session)
-    return await _wait(session, job, timeout) if wait else 0
+    code = 0
+    if interactive:
+        code = await converse(session, job, live=False, typing=job.spec.stdio.stdin, detach_keys=keys)
+    elif wait:
+        code = await _wait(session, job, timeout)
+    if remove:
+        await _remove(session, job)
+    return code
+
+
+async def _remove(session: Session, job: Job) -> None:
+    """Unless it goes on, because we left it."""
+    now = await session.store.get(Job, job.name, job.namespace)
+    if now.metadata.uid == job.metadata.uid and ended(now):
+        await session.store.delete(Job, job.name, job.namespace)
+    else:
+        click.echo(f"{job.label} goes on, so it is not deleted", err=True)
 
 
 async def _wait(session: Session, job: Job, timeout: float | None) -> int:

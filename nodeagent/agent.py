@@ -17,10 +17,12 @@ from pathlib import Path
 
 from crds import keys
 from crds.load import Alive
+from crds.organisations import ADMINS
 from crds.placement import Placement
 from crds.states import SourceStep
 from nodeagent import facts
-from nodeagent.case import Parts, now
+from nodeagent.attend import Reception
+from nodeagent.case import Case, Parts, now
 from nodeagent.config import Config
 from nodeagent.credentials import Credentials, Files, prepare
 from nodeagent.engine import Copy, Engine
@@ -36,6 +38,7 @@ from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
 from nodeagent.processor import cpu_flags
 from nodeagent.space import Room, remove_strays
+from nodeagent.stdio.frames import PURPOSE
 from nodeagent.tcp import TcpExchange
 from nodeagent.telling import LoadSource, tell_load
 from nodeagent.worker import Worker
@@ -111,6 +114,8 @@ class Agent:
                     await prepare(self._config.tls, self._config.node)
                 await self._look_around()
                 await self._fence.act()
+                reception = Reception(self._config, self._case_of)
+                parts.exchange.register(PURPOSE, ADMINS, reception.attach)
                 group.create_task(parts.exchange.serve(), name="data channel")
                 for key in sorted(self._records.keys() | self._leftovers.keys()):
                     self._wake(key)
@@ -202,6 +207,10 @@ class Agent:
         del self._workers[key]
         if worker.woken:
             self._wake(key)  # while it was ending
+
+    def _case_of(self, key: str) -> Case | None:
+        worker = self._workers.get(key)
+        return worker.case if worker else None
 
     def _placed(self, key: str) -> Placed | None:
         """As known now. Raises ValidationError for one that cannot be read: that is not the same as none."""

@@ -30,11 +30,11 @@ class Attachment:
         self._sock = sock
         self._name = name
         self._passing: set[asyncio.Task[None]] = set()
-        self.closed = False
+        self._leaving: asyncio.Task[None] | None = None
 
     async def relay(self, read: Read, write: Write) -> None:
         """Passes bytes on, both ways. Raises what ``read`` and ``write`` raise."""
-        if self.closed:
+        if self._leaving is not None:
             return
         self._passing = {asyncio.create_task(self._inward(read)), asyncio.create_task(self._outward(write))}
         passing = self._passing
@@ -70,13 +70,22 @@ class Attachment:
     async def detach(self) -> None:
         """Ends the relay; mx-stdio has closed its end when this returns. What was on its way is sent again after the next hello.
 
-        Raises EngineFailed when it does not close it.
+        May be called by several, and again. Raises EngineFailed when it is not closed.
         """
-        passing, self._passing, self.closed = self._passing, set(), True
-        for task in passing:
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._detach(), name=f"detach from {self._name}")
+        await asyncio.shield(self._leaving)
+
+    @property
+    def gone(self) -> bool:
+        """Whether mx-stdio has closed its end."""
+        return self._leaving is not None and self._leaving.done()
+
+    async def _detach(self) -> None:
+        for task in self._passing:
             task.cancel()
-        if passing:
-            await asyncio.wait(passing)
+        if self._passing:
+            await asyncio.wait(self._passing)
         loop = asyncio.get_running_loop()
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -89,11 +98,6 @@ class Attachment:
             return  # it was closed already
         finally:
             self._sock.close()
-
-    def close(self) -> None:
-        """May be repeated."""
-        self.closed = True
-        self._sock.close()
 
 
 async def connect(directory: Path, session: str, name: str) -> socket.socket:

@@ -144,6 +144,7 @@ class NamespaceSandbox:
         self._run = run
         self._attachments: list[Attachment] = []
         self._detaching = False
+        self._door = asyncio.Lock()
         self._link = link
         self._group = group
         self._directory = directory
@@ -201,24 +202,20 @@ class NamespaceSandbox:
         """Nobody is attached, nor can be, while criu looks at the job. Raises EngineFailed."""
         self._detaching = True
         try:
-            for attachment in self._attachments:
-                await attachment.detach()
+            async with self._door:  # whoever is just being let in is in before anybody is shown out
+                await asyncio.gather(*(attachment.detach() for attachment in self._attachments))
             yield
         finally:
-            self._attachments.clear()
             self._detaching = False
 
     async def attach(self, session: str = JOB) -> Attachment:
         """Connects to the job's mx-stdio."""
-        self._attachments = [attachment for attachment in self._attachments if not attachment.closed]
-        if (phase := (await self._ask("status"))["phase"]) != shim.RUNNING or self._detaching:
-            raise EngineFailed(f"{self.copy.key}: nobody can attach to it now, it is {phase}")
-        sock = await connect(self._link.run_dir / "stdio", session, self.copy.key)
-        attachment = Attachment(sock, self.copy.key)
-        if self._detaching:
-            await attachment.detach()
-            raise EngineFailed(f"{self.copy.key}: nobody can attach to it now, it is being frozen")
-        self._attachments.append(attachment)
+        async with self._door:
+            phase = (await self._ask("status"))["phase"]
+            if phase != shim.RUNNING or self._detaching:
+                raise EngineFailed(f"{self.copy.key}: nobody can attach to it now, it is being moved")
+            attachment = Attachment(await connect(self._link.run_dir / "stdio", session, self.copy.key), self.copy.key)
+            self._attachments = [*(other for other in self._attachments if not other.gone), attachment]
         return attachment
 
     async def expect(self) -> None:

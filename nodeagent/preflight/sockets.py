@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from crds.report import Obstacle
 from nodeagent.preflight.scene import Descriptor, Process, Scene, Socket
+from nodeagent.stdio import SOCKETS
 
 UNIX = "ExternalUnixSocket"
 TCP = "ExternalConnection"
@@ -18,7 +19,8 @@ KNOWN = frozenset({"unix", "tcp", "udp", "udplite", "raw", "netlink", "packet"})
 def unix(scene: Scene) -> Iterator[Obstacle]:
     """Connected to a process that is not part of the job."""
     for process, each, found in _held(scene):
-        if found is not None and found.family == "unix" and found.peer and found.peer not in scene.held:
+        ours = found is not None and found.local.startswith(f"{SOCKETS}/")  # of mx-stdio: a dump ends those connections itself
+        if found is not None and found.family == "unix" and found.peer and found.peer not in scene.held and not ours:
             where = found.local or f"descriptor {each.number}"
             yield Obstacle(
                 reason=UNIX,

@@ -79,6 +79,26 @@ def processes() -> Iterator[tuple[int, str, set[int]]]:
         yield int(name), fields[0].decode(), {int(name), int(fields[2]), int(fields[3]), *threads}
 
 
+def children_first() -> list[tuple[int, str]]:
+    """(pid, state) of everything here but ourselves, every process before its parent."""
+    parents: dict[int, int] = {}
+    states: dict[int, str] = {}
+    for pid, state, _ in processes():
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                parents[pid], states[pid] = int(file.read().rpartition(b")")[2].split()[1]), state
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+
+    def depth(pid: int) -> int:
+        above = 0
+        while pid in parents:
+            pid, above = parents[pid], above + 1
+        return above
+
+    return [(pid, states[pid]) for pid in sorted(parents, key=depth, reverse=True)]
+
+
 def clear_of(used: set[int], limit: int) -> int:
     """A PID after which many are free, so that a criu that starts there takes none of those in use.
 

@@ -13,7 +13,7 @@ import time
 from nodeagent.shim.answers import Refused, answer
 from nodeagent.shim.criu import Starter, become_criu
 from nodeagent.shim.identity import argv_as, dump_as, stop_writing
-from nodeagent.shim.kernel import clear_of, processes, read_int, write, write_atomically
+from nodeagent.shim.kernel import children_first, clear_of, processes, read_int, write, write_atomically
 from nodeagent.shim.program import become_job
 
 TYPE_CHECKING = False
@@ -151,7 +151,7 @@ class Shim:
         if self.phase == RUNNING:
             return {}
         self.phase = RUNNING
-        for pid, state, _ in processes():
+        for pid, state in children_first():  # a shell that runs before its children takes them for stopped by somebody
             if state in "Tt" and pid not in self.stopped:
                 os.kill(pid, signal.SIGCONT)
         return {}

@@ -145,6 +145,11 @@ class Client:
         self._say(frame(frames.ACK, stream, max(0, self._have[stream] - self._unshown[stream])))
 
     @property
+    def window(self) -> bool:
+        """Whether we have a window whose size counts."""
+        return self._size[0] > 0
+
+    @property
     def room(self) -> int:
         """How many bytes of input may be fed now."""
         return max(0, frames.WINDOW - len(self._input))

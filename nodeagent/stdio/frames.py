@@ -31,6 +31,8 @@ KINDS = frozenset({HELLO, WELCOME, DATA, EOF, ACK, SIZE, SIGNAL, EXIT, BYE})
 STDIN, STDOUT, STDERR = 0, 1, 2
 OUTPUTS = (STDOUT, STDERR)
 
+PURPOSE = "stdio"
+"""Of connections to agents that are handed on to a mx-stdio."""
 VERSION = 1
 CHUNK = 1 << 16
 """Bytes of one frame's payload, at most."""
