@@ -34,6 +34,7 @@ from nodeagent.shim.kernel import write_atomically
 from nodeagent.shimlink import ShimLink
 from nodeagent.stdio import JOB, SOCKETS
 from nodeagent.tasks import count_runnable
+from nodeagent.ttyimage import mend_terminals
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +192,7 @@ class NamespaceSandbox:
         try:
             await self._criu("dump", deadline, log_file, argv=criu.dump_command(pid, images, log_file))
             criu.write_stopped(images, (await self._ask("status"))["stopped"])
+            mend_terminals(images)
         except BaseException as error:
             await _despite_cancellation(self._call_off())
             if isinstance(error, OSError):

@@ -106,6 +106,11 @@ class EngineContract:
         with pytest.raises(SandboxGone):
             await sandbox.signal(signal.SIGTERM)
 
+    async def test_nobody_can_talk_to_a_job_without_stdio(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("silent"), *LONG)
+        with pytest.raises(EngineFailed, match="mx-stdio"):
+            await sandbox.attach()
+
     async def test_kill_without_exit_code_leaves_nothing(self, engine: Engine) -> None:
         sandbox = await started(engine, copy("kill"), *LONG)
         waiting = asyncio.ensure_future(code(sandbox))

@@ -70,6 +70,7 @@ class Shim:
         with open(problem_end, encoding="utf-8") as file:
             problem = file.read()  # empty: the descriptor was closed by a successful exec
         if problem:
+            os.kill(pid, signal.SIGKILL)  # mx-stdio would wait for a client
             os.waitpid(pid, 0)
             code, _, text = problem.partition(" ")
             raise Refused(text, code=int(code))

@@ -33,6 +33,7 @@ from typing import Any
 from crds.job import Fencing, JobSpec
 from crds.network import FEATURE
 from crds.report import Obstacle
+from nodeagent.attachment import Attachment
 from nodeagent.engine import Copy, Exit, Network, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 
@@ -441,6 +442,11 @@ class FakeSandbox:
         if self._shim.exit is None:
             raise SandboxGone(f"{self.copy.key}: died with its shim, no exit code was recorded")
         return self._shim.exit
+
+    async def attach(self) -> Attachment:
+        """Jobs of this world are silent: nobody can talk to them."""
+        self._job("attach to")
+        raise EngineFailed(f"{self.copy.key}: its mx-stdio cannot be reached: the job has none")
 
     async def signal(self, number: int) -> None:
         await self._engine.at("signal", self.copy)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crds.job import Fencing, JobSpec
+from nodeagent.attachment import Attachment
 from nodeagent.engine import Copy, Network
 from nodeagent.errors import AgentError, StartFailed
 from nodeagent.sandbox import NamespaceEngine, NamespaceSandbox
@@ -40,6 +41,7 @@ class Server:
         self.engine = NamespaceEngine(Path("/run/mx"), Path("/shared"))
         self.sandboxes: list[NamespaceSandbox] = []
         self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.attached: list[asyncio.Task[None]] = []
 
     async def call(self, method: str, number: int | None, values: dict[str, Any]) -> Any:
         """The result in plain data."""
@@ -51,6 +53,9 @@ class Server:
         if isinstance(result, NamespaceSandbox):
             self.sandboxes.append(result)
             return len(self.sandboxes) - 1
+        if isinstance(result, Attachment):
+            self.attached.append(asyncio.create_task(result.relay(asyncio.Event().wait, swallow)))
+            return None
         if method == "leftovers":
             return [asdict(copy) for copy in result]
         if method == "wait_exit":
@@ -80,6 +85,10 @@ class Server:
                 self.tasks[request["cancel"]].cancel()
             else:
                 self.tasks[request["id"]] = asyncio.create_task(self.answer(request))
+
+
+async def swallow(data: bytes) -> None:
+    """A client that says nothing and hears everything."""
 
 
 async def main() -> None:

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from crds.job import JobSpec
 from nodeagent.engine import Copy
+from nodeagent.errors import EngineFailed, StartFailed
+from nodeagent.jobdir import LOG, job_directory
 from nodeagent.stdio.client import Client
 from tests.engine_contract import ENV, Images, code, copy
 from tests.system.talker import Talker
@@ -62,3 +66,46 @@ async def test_bash(node: TestNode, engine: RemoteEngine, images: Images) -> Non
     talker.pump(0)
     assert await code(sandbox) == 7
     assert talker.troubles == []
+
+
+async def test_pipes_with_a_log(node: TestNode, engine: RemoteEngine, images: Images) -> None:
+    sandbox = await engine.create(copy("pipes"))
+    await sandbox.start(spec("sh", "-c", "echo to you; echo aside >&2; sort; exit 3"), ENV)
+    talker = Talker(Client())
+    talker.connect(socket_of(node, sandbox.copy))
+    talker.say(b"b\n")
+    talker.until(b"to you\n")
+    talker.disconnect()
+    sandbox = await hop(engine, sandbox, images())
+    talker.connect(socket_of(node, sandbox.copy))
+    talker.say(b"a\n")
+    talker.client.end_input()
+    talker.until(b"a\nb\n")
+    talker.until(b"aside\n", stream=2)
+    while talker.code is None:
+        talker.pump(1)
+    talker.client.bye()
+    talker.pump(0)
+    assert await code(sandbox) == 3
+    log = (job_directory(node.shared, sandbox.copy) / LOG).read_text()
+    assert sorted(log.splitlines()) == ["a", "aside", "b", "to you"]
+
+
+async def test_a_program_that_cannot_be_started(engine: RemoteEngine) -> None:
+    sandbox = await engine.create(copy("none"))
+    with pytest.raises(StartFailed, match="/no/such/program: No such file") as failure:
+        await sandbox.start(spec("/no/such/program", tty=True), ENV)
+    assert failure.value.exit_code == 127
+
+
+async def test_a_dump_shows_out_whoever_is_attached(engine: RemoteEngine, images: Images) -> None:
+    sandbox = await engine.create(copy("visited"))
+    await sandbox.start(spec("cat", hold=False), ENV)
+    for _ in range(3):
+        await sandbox.attach()
+    await sandbox.dump(images(), deadline=20)
+    with pytest.raises(EngineFailed, match="moved"):
+        await sandbox.attach()
+    await sandbox.resume()
+    await sandbox.attach()
+    await sandbox.dump(images(), deadline=20)

@@ -275,6 +275,10 @@ class RemoteSandbox:
         data = await self._call("wait_exit")
         return Exit(data["code"], datetime.fromisoformat(data["time"]), data["fenced"])
 
+    async def attach(self) -> None:
+        """On the node; what is said there is read by nobody."""
+        await self._call("attach")
+
     async def signal(self, number: int) -> None:
         await self._call("signal", number=number)
 
