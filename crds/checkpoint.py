@@ -10,6 +10,16 @@ from crds.quantity import Duration, human_memory
 
 READY = "Ready"
 TAKEN = "Taken"
+NOT_TAKEN = "NotTaken"
+DAMAGED = "Damaged"
+JOB_ENDED = "JobEnded"
+JOB_NOT_FOUND = "JobNotFound"
+TIMED_OUT = "DeadlineExceeded"
+
+FILES_FINALIZER = "mx/files"
+"""Held until a node removed the files."""
+BY_INTERVAL = "interval"
+"""requestedBy of those that are taken by themselves."""
 
 
 class CheckpointPhase(StrEnum):
@@ -46,7 +56,9 @@ class CheckpointStatus(Status):
     epoch: int = 0
     """Epoch of the job when it was taken."""
     path: str = ""
-    """Its directory, below the shared file system."""
+    """Its directory, below the job's own."""
+    digest: str = ""
+    """What its manifest hashes to: nothing else is ever restored."""
     bytes: int = 0
     """Size of its files."""
     freeze_ms: float | None = None

@@ -24,6 +24,8 @@ START_FAILED = "StartFailed"
 PROCESS_LOST = "ProcessLost"
 NODE_LOST = "NodeLost"
 FENCED = "Fenced"
+RESTARTING = "Restarting"
+NO_CHECKPOINT = "NoCheckpoint"
 
 STOP_FINALIZER = "mx/stop"
 """Held until the job's node reported that no process of it is left."""
@@ -282,8 +284,16 @@ class JobStatus(Status):
     """What nodes and jobs call that address."""
     checkpoint: str | None = None
     """Newest good Checkpoint."""
+    life: int = 0
+    """Rises with every attempt to start it anew or to let it go on from a checkpoint."""
     restarts: int = 0
     """Times it was started again, or went on from a checkpoint."""
+    failures: int = 0
+    """Restarts that followed a failure of its own; the restart policy's limit is for these."""
+    restart_at: Time | None = None
+    """Pending: not before."""
+    restore: str | None = None
+    """Pending, or starting: the Checkpoint from which it goes on."""
     exit_code: int | None = None
     """Exit code of its first process; 128 + signal when a signal ended it."""
     message: str = ""

@@ -22,6 +22,8 @@ class Role(StrEnum):
     """Receive it from the peer."""
     DROP = "drop"
     """It was taken away while this node was silent, and lives elsewhere: end the copy here, and say so by removing the report."""
+    RESTORE = "restore"
+    """Let it go on from a checkpoint, or go on running it."""
 
 
 class MoveOrder(Model):
@@ -49,7 +51,11 @@ class CheckpointOrder(Model):
     name: str
     """Name of the Checkpoint."""
     path: str
-    """Its directory, below the shared file system."""
+    """Its directory, below the job's own."""
+    digest: str = ""
+    """role restore: what the manifest there must hash to, or it is not the one that was taken."""
+    deadline: Time | None = None
+    """role run: at this time it has failed."""
 
 
 class Placement(Model):
@@ -59,8 +65,10 @@ class Placement(Model):
     """uid of the Job."""
     epoch: int = Field(ge=1)
     """Rises with every placement of the job."""
+    life: int = 0
+    """Rises when the job is started anew or goes on from a checkpoint: what is left of an earlier life must go."""
     role: Role
-    """run, leave, arrive or drop."""
+    """run, leave, arrive, drop or restore."""
     spec: JobSpec
     """The job's spec when it was placed."""
     fencing: Fencing = Fencing.FREEZE
@@ -73,5 +81,7 @@ class Placement(Model):
     """Where the job sends what is not for its own network; None: nowhere."""
     checkpoint: CheckpointOrder | None = None
     """role run: take this checkpoint, unless the report says that it was; role restore: go on from it."""
+    discard: list[str] = Field(default_factory=list)
+    """Directories of checkpoints, below the job's own, that are to be removed."""
     move: MoveOrder | None = None
     """Set for leave and arrive; kept with run until the move is tidied up."""

@@ -52,10 +52,25 @@ class CheckpointReport(Model):
     """Whether it is there, whole."""
     bytes: int = 0
     """Size of its files."""
+    digest: str = ""
+    """What its manifest hashes to."""
     freeze_ms: float | None = None
     """Milliseconds in which no instruction of the job ran."""
     message: str = ""
     """What failed, in one line."""
+
+
+class RestoreReport(Model):
+    """How it went to let the job go on from a checkpoint."""
+
+    name: str
+    """Name of the Checkpoint."""
+    ok: bool | None = None
+    """None while under way."""
+    damaged: bool = False
+    """The checkpoint is not what was taken: it will never do."""
+    message: str = ""
+    """What failed, or what was cut off the job's files to make them fit, in one line."""
 
 
 class MoveReport(Model):
@@ -82,6 +97,8 @@ class JobReport(Model):
     """uid of the Job."""
     epoch: int = Field(ge=1)
     """Epoch this is about."""
+    life: int = 0
+    """Life of the job this is about."""
     phase: ReportPhase
     """What became of it."""
     boot_id: str
@@ -107,6 +124,10 @@ class JobReport(Model):
     """Why it cannot be moved at the moment; empty when it can, as far as is known; unset while nobody has looked."""
     checkpoint: CheckpointReport | None = None
     """Latest checkpoint taken here."""
+    restored: RestoreReport | None = None
+    """The checkpoint this life of the job went on from."""
+    discarded: list[str] = Field(default_factory=list)
+    """Those of the placement's ``discard`` that are gone."""
     move: MoveReport | None = None
     """Latest move this node took part in for this job."""
 

@@ -46,10 +46,12 @@ S = TypeVar("S", bound=StrEnum)
 
 JOB: Mapping[JobPhase, frozenset[JobPhase]] = {
     JobPhase.PENDING: frozenset({JobPhase.STARTING, JobPhase.FAILED}),
-    JobPhase.STARTING: frozenset({JobPhase.RUNNING, JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.UNKNOWN}),
-    JobPhase.RUNNING: frozenset({JobPhase.MOVING, JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.UNKNOWN}),
+    JobPhase.STARTING: frozenset({JobPhase.RUNNING, JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.UNKNOWN, JobPhase.PENDING}),
+    JobPhase.RUNNING: frozenset({JobPhase.MOVING, JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.UNKNOWN, JobPhase.PENDING}),
     JobPhase.MOVING: frozenset({JobPhase.RUNNING, JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.UNKNOWN}),
-    JobPhase.UNKNOWN: frozenset({JobPhase.STARTING, JobPhase.RUNNING, JobPhase.MOVING, JobPhase.SUCCEEDED, JobPhase.FAILED}),
+    JobPhase.UNKNOWN: frozenset(
+        {JobPhase.STARTING, JobPhase.RUNNING, JobPhase.MOVING, JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.PENDING}
+    ),
     JobPhase.SUCCEEDED: frozenset(),
     JobPhase.FAILED: frozenset(),
 }

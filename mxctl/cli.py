@@ -15,6 +15,7 @@ VERBS = {
     "logs": ("mxctl.logs:logs", "Show what a job printed"),
     "migrate": ("mxctl.migrate:migrate", "Move a running job to another node"),
     "can-migrate": ("mxctl.can_migrate:can_migrate", "Tell whether a job could be moved, and where to"),
+    "checkpoint": ("mxctl.checkpoint:checkpoint", "Keep the state of a running job on the shared storage"),
     "top": ("mxctl.top:top", "Show load by node or by job"),
     "wait": ("mxctl.wait:wait", "Wait until objects are as they should be"),
     "cordon": ("mxctl.cordon:cordon", "Let no job come to a node any more"),

@@ -10,7 +10,7 @@ import click
 from pydantic import ValidationError
 
 from crds.document import find_problems
-from crds.job import Job
+from crds.job import Job, RestartPolicy
 from crds.node import Node
 from mxctl.core.caller import LIMIT, identity, shared_directory
 from mxctl.core.conversation import converse, detach_keys
@@ -64,6 +64,13 @@ sort -u words.txt | mxctl run -i --rm -- wc -l
     multiple=True,
     metavar="NAME=NUMBER",
     help="Resource limit, soft and hard, by its name in prlimit(1), e.g. nofile=4096 or core=unlimited. Repeatable.",
+)
+@click.option("--checkpoint-interval", type=DURATION, help="Take a checkpoint of it so often, e.g. 10m.")
+@click.option("--keep", type=click.IntRange(1, 100), help="Keep so many checkpoints, the newest; 2 unless given.")
+@click.option(
+    "--restart",
+    type=click.Choice([str(policy) for policy in RestartPolicy]),
+    help="What follows when it fails or its node is lost: nothing (Never), a new start, or it goes on from its newest checkpoint.",
 )
 @click.option("--nice", type=click.IntRange(-20, 19), default=0, show_default=True, help="Nice value.")
 @click.option("--umask", default="022", show_default=True, help="Umask, octal.")
@@ -120,6 +127,10 @@ def _job(command: tuple[str, ...], session: Session, options: dict[str, Any]) ->
         spec["stdio"] = _stdio(options)
     if options["tty"]:
         spec["env"].setdefault("TERM", os.environ.get("TERM", "xterm"))
+    if options["restart"]:
+        spec["restart"] = {"policy": options["restart"]}
+    checkpoint = {"interval": options["checkpoint_interval"], "keep": options["keep"]}
+    spec["checkpoint"] = {name: value for name, value in checkpoint.items() if value is not None}
     workdir = options["workdir"] or shared_directory(session.context.shared)
     if workdir:
         spec["workdir"] = workdir

@@ -138,6 +138,7 @@ class Agent:
         config.images.mkdir(parents=True, exist_ok=True)
         self._exchange = self._network(config)
         disk = ThreadPoolExecutor(4, thread_name_prefix="journal")
+        copies = ThreadPoolExecutor(4, thread_name_prefix="checkpoint")
         try:
             yield Parts(
                 config=config,
@@ -149,11 +150,13 @@ class Agent:
                 fence=self._fence,
                 hooks=self._hooks,
                 disk=disk,
+                copies=copies,
                 room=Room(config.images, self._memory_free),
             )
         finally:
             self._exchange.close()
             disk.shutdown(wait=True)
+            copies.shutdown(wait=False, cancel_futures=True)
 
     async def _look_around(self) -> None:
         """What a former life left on this node."""

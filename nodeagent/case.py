@@ -44,8 +44,10 @@ class Parts:
     hooks: Hooks
     disk: Executor
     """Threads for the journal; nothing else may keep them busy."""
+    copies: Executor
+    """Threads that copy checkpoints to and from the shared file system, which may be slow."""
     room: Room
-    """Memory for moves, promised before a job is frozen."""
+    """Memory for moves and checkpoints, promised before a job is frozen."""
 
 
 class Case:
@@ -239,12 +241,16 @@ class Case:
         return JobReport(
             uid=record.uid,
             epoch=more.pop("epoch", record.epoch),
+            life=record.life,
             phase=phase,
             boot_id=self.parts.boot_id,
             started_at=more.pop("started_at", record.started_at),
             cpu_seconds=more.pop("cpu_seconds", self.cpu_seconds),
             memory=self.usage.memory if self.usage else old.memory if old else 0,
             move=move or (old.move if old else None),
+            checkpoint=old.checkpoint if old else None,
+            discarded=old.discarded if old else [],
+            restored=more.pop("restored", old.restored if old else None),
             **more,
         )
 

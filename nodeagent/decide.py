@@ -57,6 +57,11 @@ class Do(StrEnum):
     """It stands still since the node lost touch; it is still ours: let it go on as it was, then look again."""
     FORGET = "forget"
     """Remove what is here of it; it lives elsewhere, so its directory stays."""
+    CHECKPOINT = "checkpoint"
+    """It runs here, and a checkpoint of it is ordered."""
+    REVIVE = "revive"
+    """Begin to let it go on from a checkpoint."""
+    RESTORE = "restore"
     CONTRADICTION = "contradiction"
 
 
@@ -68,6 +73,8 @@ class Relation(StrEnum):
     OLDER = "older"
     SAME = "same"
     NEWER = "newer"
+    REBORN = "reborn"
+    """The placement is of a later life of the job: it was started anew, or goes on from a checkpoint."""
 
 
 Table = Mapping[Step, Do]
@@ -108,6 +115,7 @@ GONE: Table = {
     **_HALF_ARRIVED,
     **_SENT_AWAY,
     Stage.START: Do.STOP,
+    Stage.RESTORE: Do.STOP,
     Stage.HELD: Do.STOP,
     Stage.ENDED: Do.STOP,
     SourceStep.CONNECTING: Do.STOP,
@@ -117,7 +125,13 @@ GONE: Table = {
     DestinationStep.COMMITTED: Do.STOP,
     DestinationStep.RUNNING: Do.STOP,
 }
+_RESTORED: Table = {
+    Stage.RESTORE: Do.RESTORE,
+    Stage.HELD: Do.HOLD,
+    Stage.ENDED: Do.KEEP,
+}
 SAME: Mapping[Role, Table] = {
+    Role.RESTORE: _RESTORED,
     Role.RUN: _PLACED,
     Role.LEAVE: {
         SourceStep.CONNECTING: Do.SEND,
@@ -138,6 +152,7 @@ SAME: Mapping[Role, Table] = {
     },
 }
 NEWER: Mapping[Role, Table] = {
+    Role.RESTORE: _RESTORED,
     Role.RUN: {**_PLACED, **_NOT_HERE, **_CALLED_OFF},
     Role.LEAVE: {
         **_PLACED,
@@ -163,6 +178,7 @@ FENCED: Mapping[Do, Do] = {
     Do.STOP: Do.THAW,
     Do.LEAVE: Do.THAW,
     Do.SEND: Do.THAW,
+    Do.CHECKPOINT: Do.THAW,
     Do.RESUME: Do.THAW,
     Do.RECEIVE: Do.THAW,
     Do.GO: Do.THAW,
@@ -180,6 +196,8 @@ class View:
     placement: Placement | None
     record: Record | None
     reported: str = ""
+    reported_life: int = 0
+    """The life which that report is about."""
     ended: bool = False
     """The processes of the copy have ended (or are gone)."""
     failed: bool = False
@@ -188,12 +206,16 @@ class View:
     """The copy stands still because the node lost touch."""
     busy: bool = False
     """The activity of this step is under way."""
+    checkpoint_due: bool = False
+    """The placement orders a checkpoint of which nothing is known yet."""
 
 
 def relation(placement: Placement | None, record: Record) -> Relation:
-    """By uid first, then by epoch."""
+    """By uid first, then by life, then by epoch."""
     if placement is None or placement.uid != record.uid:
         return Relation.GONE
+    if placement.life != record.life:
+        return Relation.REBORN if placement.life > record.life else Relation.OLDER
     if placement.epoch == record.epoch:
         return Relation.SAME
     return Relation.NEWER if placement.epoch > record.epoch else Relation.OLDER
@@ -228,6 +250,8 @@ def _decide(view: View) -> Do:
         return DROPPED[step]
     if how == Relation.GONE or view.placement is None:
         return GONE.get(step, Do.CONTRADICTION)
+    if how == Relation.REBORN:
+        return Do.FORGET
     if view.ended and step in _ENDS:
         return Do.END
     if view.failed and step == SourceStep.CONNECTING:
@@ -235,7 +259,8 @@ def _decide(view: View) -> Do:
     if view.failed and step == DestinationStep.PREPARING and view.placement.role == Role.ARRIVE and how == Relation.SAME:
         return Do.REFUSE
     tables = SAME if how == Relation.SAME else NEWER
-    return tables[view.placement.role].get(step, Do.CONTRADICTION)
+    what = tables[view.placement.role].get(step, Do.CONTRADICTION)
+    return Do.CHECKPOINT if what == Do.HOLD and view.checkpoint_due and how == Relation.SAME else what
 
 
 def decide_offline(record: Record) -> Do:
@@ -255,5 +280,14 @@ def _unrecorded(view: View) -> Do:
     if view.placement is None or view.placement.role == Role.DROP:
         return Do.CLEAR if view.reported else Do.NOTHING
     if view.reported:
-        return Do.REBUILD if view.reported == view.placement.uid else Do.CLEAR
-    return {Role.RUN: Do.START, Role.ARRIVE: Do.PREPARE, Role.LEAVE: Do.LOSE}[view.placement.role]
+        same = view.reported == view.placement.uid and view.reported_life == view.placement.life
+        return Do.REBUILD if same else Do.CLEAR
+    return _UNRECORDED[view.placement.role]
+
+
+_UNRECORDED: Mapping[Role, Do] = {
+    Role.RUN: Do.START,
+    Role.ARRIVE: Do.PREPARE,
+    Role.LEAVE: Do.LOSE,
+    Role.RESTORE: Do.REVIVE,
+}

@@ -4,6 +4,8 @@ AgentError
 ├── StartFailed      the job's program could not be started; repeating it cannot help
 ├── EngineFailed     criu (or a namespace, or a cgroup) refused; the message quotes its last error line
 ├── SandboxGone      the shim does not live any more
+├── CheckpointFailed a checkpoint could not be taken, or the job cannot go on from it at the moment
+│   └── CheckpointDamaged  it is not what was taken: the job will never go on from it
 └── MoveFailed       one end gave up; before the commit point the job goes on at the source
     ├── PeerLost     the data channel broke or was silent too long: what the other end decided is not known
     └── Untrusted    the other end (or we, to it) could not prove who it is; trying again cannot help
@@ -28,6 +30,14 @@ class EngineFailed(AgentError):  # noqa: N818
 
 class SandboxGone(AgentError):  # noqa: N818
     """The shim does not live any more."""
+
+
+class CheckpointFailed(AgentError):  # noqa: N818
+    """A checkpoint could not be taken or used."""
+
+
+class CheckpointDamaged(CheckpointFailed):
+    """It will never be of use."""
 
 
 class MoveFailed(AgentError):  # noqa: N818

@@ -8,6 +8,7 @@ from nodeagent.engine import Copy
 
 LOG = "output.log"
 SCRATCH = ("tmp", "shm")
+CHECKPOINTS = "checkpoints"
 REMOVAL = 60.0  # seconds a slow file server may take
 
 

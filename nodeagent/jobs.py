@@ -8,7 +8,7 @@ import logging
 import signal
 from dataclasses import dataclass
 
-from crds.job import FENCED
+from crds.job import FENCED, RestartPolicy
 from crds.placement import Placement, Role
 from crds.report import JobReport, MoveReport, ReportPhase
 from nodeagent.case import Case, now, one_line
@@ -42,6 +42,7 @@ def new_record(case: Case, placed: Placed, step: Stage, report: JobReport | None
         uid=placement.uid,
         epoch=placement.epoch,
         copy_epoch=placement.epoch,
+        life=placement.life,
         step=step,
         spec=placement.spec,
         network=_network(placement),
@@ -80,6 +81,8 @@ async def start(case: Case, placed: Placed) -> None:
 async def _create_and_start(case: Case) -> None:
     record = case.held
     try:
+        if record.life:
+            await remove_scratch(case.directory)  # a former life's
         sandbox = await case.parts.engine.create(record.copy_here, record.network)
         await case.parts.hooks.at("start.created", record.copy_here)
         await sandbox.start(record.spec, environment(record))
@@ -206,7 +209,8 @@ async def keep(case: Case, placed: Placed) -> None:
         await case.advance_decided(record.at, epoch=epoch, report=report)
     if not case.tidied:
         await case.forget(record.copy_here)
-        await remove_scratch(case.directory)
+        if record.spec.restart.policy == RestartPolicy.NEVER:  # otherwise another node may use them by now
+            await remove_scratch(case.directory)
         case.tidied = True
 
 
@@ -245,6 +249,7 @@ async def lose(case: Case, placed: Placed) -> None:
     report = JobReport(
         uid=placed.placement.uid,
         epoch=placed.placement.epoch,
+        life=placed.placement.life,
         phase=ReportPhase.LOST,
         boot_id=case.parts.boot_id,
         message=message,

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from crds.job import JobSpec
 from crds.meta import Model, Time
-from crds.placement import MoveOrder
+from crds.placement import CheckpointOrder, MoveOrder
 from crds.report import JobReport
 from crds.states import DESTINATION_MOVE, SOURCE_MOVE, DestinationStep, SourceStep, may_follow
 from nodeagent.engine import Copy, Network
@@ -37,6 +37,8 @@ class Stage(StrEnum):
 
     START = "Start"
     """To be started; whether it was is told by its report."""
+    RESTORE = "Restore"
+    """To go on from a checkpoint; no instruction of this life was run yet."""
     HELD = "Held"
     """It was started here or it arrived: its processes are here."""
     ENDED = "Ended"
@@ -61,6 +63,8 @@ class Record(Model):
     """Epoch of the placement that was acted on last."""
     copy_epoch: int
     """Epoch that names the copy here; it stays when a move fails and the job goes on under a higher epoch."""
+    life: int = 0
+    """Life of the job; what is here of an earlier one must go before a later one begins."""
     step: str
     """A Stage, SourceStep or DestinationStep."""
     spec: JobSpec
@@ -68,6 +72,8 @@ class Record(Model):
     """The job's own; it uses its node's otherwise."""
     order: MoveOrder | None = None
     """The latest move."""
+    checkpoint: CheckpointOrder | None = None
+    """What this life of the job goes on from."""
     revision: int = 0
     """mod_revision of the placement an arrival acts on."""
     base_cpu_seconds: float = 0.0

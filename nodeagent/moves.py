@@ -2,6 +2,7 @@
 
 import logging
 
+from crds.placement import Role
 from crds.report import ENDED, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep, SourceStep
 from nodeagent.arrive import commit, refuse
@@ -129,6 +130,7 @@ async def rebuild(case: Case, placed: Placed) -> None:
         "epoch": report.epoch if report else placed.placement.epoch,
         "copy_epoch": max((copy.epoch for copy in copies), default=placed.placement.epoch),
         "order": placed.placement.move,
+        "checkpoint": placed.placement.checkpoint if placed.placement.role == Role.RESTORE else None,
         "revision": placed.revision,
         "started_at": report.started_at if report else None,
     }
@@ -140,6 +142,8 @@ async def _step_of(case: Case, phase: ReportPhase | None, placed: Placed) -> Ste
     """The most careful step that fits the report."""
     if phase in ENDED:
         return Stage.ENDED
+    if phase == ReportPhase.ARRIVING and placed.placement.role == Role.RESTORE:
+        return Stage.RESTORE
     if phase == ReportPhase.ARRIVING:
         claim = await case.parts.ledger.standing_claim(case.key)
         accepted = claim is not None and claim.verdict == Verdict.ACCEPTED and claim.epoch == placed.placement.epoch

@@ -17,9 +17,10 @@ from crds.job import Fencing
 from crds.placement import Placement, Role
 from crds.report import ENDED, JobReport
 from crds.states import SourceStep
-from nodeagent import jobs, moves
+from nodeagent import checkpoint, jobs, moves, revive
 from nodeagent.arrive import go, receive_job, refuse
 from nodeagent.case import Case, Parts, one_line
+from nodeagent.checkpoint import is_due
 from nodeagent.decide import Do, View, decide, decide_offline, guarded, needs_life
 from nodeagent.engine import Copy
 from nodeagent.errors import AgentError
@@ -55,7 +56,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._case: Case | None = None
         self._activity: asyncio.Task[None] | None = None
-        self._acting_on: tuple[str, int, Role] | None = None
+        self._acting_on: tuple[str, int, int, Role, str] | None = None
         self._shown: tuple[float, int] = (0.0, 0)
         self._told = ""
         self._looked = 0.0
@@ -135,6 +136,8 @@ class Worker:
         failure: Exception | None = None
         try:
             await self._act(case, what, placed)
+            if placed is not None and what in (Do.HOLD, Do.KEEP):
+                await checkpoint.discard(case, placed.placement.discard)
         except EXPECTED as error:
             failure = error
         await self._tell_all(case, placed)  # also after a failure, but not after a cancellation: its own error would hide that
@@ -145,14 +148,23 @@ class Worker:
     def _view(self, case: Case, placed: Placed | None) -> View:
         stored = self._parts.ledger.stored(self.key)
         placement = placed.placement if placed else None
-        reported = ""
+        reported, life = "", 0
         if case.record is None and stored is not None:
             reported = stored.report.uid if stored.report else placement.uid if placement else "unreadable"
+            life = stored.report.life if stored.report else placement.life if placement else 0
         elif case.record is None and self.key in self._parts.ledger.known() and placement is None:
             reported = "claim only"
-        busy = self._activity is not None
-        ended, failed = case.exit is not None, bool(case.failure)
-        return View(placement, case.record, reported, ended=ended, failed=failed, fenced=case.fenced, busy=busy)
+        return View(
+            placement,
+            case.record,
+            reported,
+            life,
+            ended=case.exit is not None,
+            failed=bool(case.failure),
+            fenced=case.fenced,
+            busy=self._activity is not None,
+            checkpoint_due=placement is not None and case.record is not None and is_due(placement, case.record.report),
+        )
 
     async def _act(self, case: Case, what: Do, placed: Placed | None) -> None:
         if placed is not None and what in _PLACED:
@@ -165,9 +177,9 @@ class Worker:
             await moves.resume(case, placed, case.failure or self._why_resumed(case, placed))
         elif what == Do.REFUSE:
             await refuse(case, case.failure or RESTARTED)
-        elif what in (Do.SEND, Do.RECEIVE):
+        elif what in _ACTIVITIES:
             assert placed is not None
-            self._begin(case, placed.placement, (moves.send if what == Do.SEND else receive_job)(case))
+            self._begin(case, placed.placement, _ACTIVITIES[what](case, placed))
         elif what == Do.CONTRADICTION:
             role = placed.placement.role if placed else "none"
             self._tell(f"job {self.key}: placement {role} contradicts {case.held.step} of epoch {case.held.epoch}: left as it is")
@@ -178,24 +190,24 @@ class Worker:
     # --- activities ---
 
     def _begin(self, case: Case, placement: Placement, work: Coroutine[Any, Any, None]) -> None:
-        self._acting_on = (placement.uid, placement.epoch, placement.role)
-        self._activity = self._group.create_task(self._run_activity(case, work), name=f"move of {self.key}")
+        self._acting_on = _identity(placement)
+        self._activity = self._group.create_task(self._run_activity(case, work), name=f"activity of {self.key}")
 
     async def _run_activity(self, case: Case, work: Awaitable[None]) -> None:
         try:
             await work
         except EXPECTED as error:
             case.failure = one_line(error)
-            log.warning("job %s: the move stopped at %s: %s", self.key, case.held.step, case.failure)
+            log.warning("job %s: what was under way stopped at %s: %s", self.key, case.held.step, case.failure)
         self._activity = None
         self.wake()
 
     def _still_wanted(self, case: Case, placed: Placed | None) -> bool:
         if placed is None:
             return False
-        if case.exit is not None and case.held.at in (SourceStep.CONNECTING, SourceStep.FREEZING):
+        if case.exit is not None and (case.held.at in HERE or case.held.at in (SourceStep.CONNECTING, SourceStep.FREEZING)):
             return False  # it ended before it could be frozen
-        return self._acting_on == (placed.placement.uid, placed.placement.epoch, placed.placement.role)
+        return self._acting_on == _identity(placed.placement)
 
     async def _end_activity(self, case: Case, placed: Placed | None) -> None:
         """It is not wanted any more. criu cannot give up while the job is fenced: it is let go on, or all of the copy is killed."""
@@ -298,6 +310,18 @@ class Worker:
         self._told = message
 
 
+def _identity(placement: Placement) -> tuple[str, int, int, Role, str]:
+    """An activity is for one of these: when it is another one, it is called off."""
+    order = placement.checkpoint.name if placement.checkpoint else ""
+    return placement.uid, placement.life, placement.epoch, placement.role, order
+
+
+_ACTIVITIES: dict[Do, Callable[[Case, Placed], Coroutine[Any, Any, None]]] = {
+    Do.SEND: lambda case, _: moves.send(case),
+    Do.RECEIVE: lambda case, _: receive_job(case),
+    Do.CHECKPOINT: checkpoint.take,
+    Do.RESTORE: lambda case, _: revive.restore_job(case),
+}
 _PLACED: dict[Do, Callable[[Case, Placed], Awaitable[None]]] = {
     Do.START: jobs.start,
     Do.REBUILD: moves.rebuild,
@@ -305,6 +329,7 @@ _PLACED: dict[Do, Callable[[Case, Placed], Awaitable[None]]] = {
     Do.LOSE: jobs.lose,
     Do.LEAVE: moves.begin_leaving,
     Do.PREPARE: moves.prepare,
+    Do.REVIVE: revive.begin_restoring,
 }
 _ANYHOW: dict[Do, Callable[[Case, Placed | None], Awaitable[None]]] = {
     Do.HOLD: jobs.hold,

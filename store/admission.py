@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from crds import keys
+from crds.checkpoint import FILES_FINALIZER, Checkpoint, CheckpointSpec
 from crds.document import Path, Problem, find_problems
 from crds.event import Event
 from crds.job import STOP_FINALIZER, Job
@@ -27,6 +28,7 @@ from store.transaction import Prepared
 _UNCHANGEABLE: dict[type[Resource], tuple[str, ...]] = {
     Job: ("command", "env", "workdir", "network"),
     Migration: tuple(name for name in MigrationSpec.model_fields if name != "cancelled"),
+    Checkpoint: tuple(CheckpointSpec.model_fields),
 }
 
 
@@ -45,6 +47,8 @@ def with_defaults(obj: T) -> T:
         new.metadata.namespace = DEFAULT_NAMESPACE
     if isinstance(new, Job) and STOP_FINALIZER not in new.metadata.finalizers:
         new.metadata.finalizers.append(STOP_FINALIZER)
+    if isinstance(new, Checkpoint) and FILES_FINALIZER not in new.metadata.finalizers:
+        new.metadata.finalizers.append(FILES_FINALIZER)
     return new
 
 

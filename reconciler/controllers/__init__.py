@@ -1,8 +1,10 @@
 """One controller a file: read, plan, write."""
 
 from reconciler.controllers.balance import balance
+from reconciler.controllers.checkpoint import reconcile_checkpoint
 from reconciler.controllers.cluster import reconcile_cluster, reconcile_image
 from reconciler.controllers.garbage import sweep
+from reconciler.controllers.interval import keep_interval
 from reconciler.controllers.job import reconcile_job
 from reconciler.controllers.migration import reconcile_migration
 from reconciler.controllers.node import reconcile_node
@@ -13,6 +15,8 @@ ALL: tuple[Controller, ...] = (
     reconcile_node,
     reconcile_job,
     reconcile_migration,
+    reconcile_checkpoint,
+    keep_interval,
     balance,
     sweep,
     reconcile_validity,

@@ -17,6 +17,7 @@ def placement_of(world: World, job: Job, role: Role, epoch: int, move: MoveOrder
     return Placement(
         uid=job.metadata.uid,
         epoch=epoch,
+        life=status.life,
         role=role,
         spec=job.spec,
         address=f"{status.address}/{IPv4Network(network.cidr).prefixlen}" if own else None,

@@ -23,8 +23,8 @@ def placed(role: Role, epoch: int = 2, uid: str = "u") -> Placement:
     return Placement(uid=uid, epoch=epoch, role=role, spec=SPEC, move=None if role == Role.RUN else ORDER)
 
 
-def record(step: Step, epoch: int = 2) -> Record:
-    return Record(namespace="d", name="w", uid="u", epoch=epoch, copy_epoch=1, step=step, spec=SPEC, order=ORDER)
+def record(step: Step, epoch: int = 2, life: int = 0) -> Record:
+    return Record(namespace="d", name="w", uid="u", epoch=epoch, copy_epoch=1, life=life, step=step, spec=SPEC, order=ORDER)
 
 
 def do(role: Role | None, step: Step, epoch: int = 2, *, ended: bool = False, failed: bool = False) -> Do:
@@ -42,6 +42,8 @@ def do(role: Role | None, step: Step, epoch: int = 2, *, ended: bool = False, fa
         (placed(Role.ARRIVE), "", Do.PREPARE),
         (placed(Role.ARRIVE), "u", Do.REBUILD),
         (placed(Role.LEAVE), "", Do.LOSE),
+        (placed(Role.RESTORE), "", Do.REVIVE),
+        (placed(Role.RESTORE), "u", Do.REBUILD),
     ],
 )
 def test_without_a_record(placement: Placement | None, reported: str, expected: Do) -> None:
@@ -143,7 +145,40 @@ def test_an_older_placement_is_never_acted_on(role: Role, step: Step) -> None:
 @pytest.mark.parametrize("step", [*sorted(HERE), SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED])
 @pytest.mark.parametrize("role", [Role.RUN, Role.LEAVE, Role.ARRIVE])
 def test_an_end_is_told_whatever_the_placement_says(role: Role, step: Step) -> None:
-    assert do(role, step, ended=True) == Do.END
+    assert do(role, step, ended=True) == (Do.FORGET if role == Role.DROP else Do.END)
+
+
+@pytest.mark.parametrize("step", STEPS.values())
+@pytest.mark.parametrize("role", list(Role))
+def test_an_earlier_life_is_removed_and_its_directory_is_not(role: Role, step: Step) -> None:
+    placement = placed(role, epoch=9).model_copy(update={"life": 3})
+    for ended in (False, True):
+        assert decide(View(placement, record(step, epoch=2, life=2), ended=ended)) == Do.FORGET
+    assert decide(View(placement, record(step, epoch=2, life=4))) == Do.CONTRADICTION, "a later life than the placement's"
+    assert decide(View(placement, None, "u", 2)) == Do.CLEAR, "its report goes before anything is started"
+
+
+@pytest.mark.parametrize("step", STEPS.values())
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_what_lives_elsewhere_is_removed_and_its_directory_is_not(step: Step, epoch: int) -> None:
+    assert do(Role.DROP, step, epoch) == Do.FORGET
+    assert decide(View(placed(Role.DROP), None)) == Do.NOTHING
+    assert decide(View(placed(Role.DROP), None, "u")) == Do.CLEAR
+
+
+@pytest.mark.parametrize(("role", "step", "epoch"), ALL)
+def test_only_the_order_to_restore_restores(role: Role, step: Step, epoch: int) -> None:
+    restores = role == Role.RESTORE and step == Stage.RESTORE and epoch > 1
+    assert (do(role, step, epoch) == Do.RESTORE) == restores
+
+
+@pytest.mark.parametrize(("role", "step", "epoch"), ALL)
+def test_a_checkpoint_is_taken_only_of_what_runs_and_is_to(role: Role, step: Step, epoch: int) -> None:
+    due = View(placed(role, epoch), record(step), checkpoint_due=True)
+    taken = decide(due) == Do.CHECKPOINT
+    assert taken == (do(role, step, epoch) == Do.HOLD and epoch == 2)
+    assert not taken or step in HERE
+    assert decide(View(placed(role, epoch), record(step), checkpoint_due=True, ended=True)) != Do.CHECKPOINT
 
 
 def test_a_frozen_copy_that_vanishes_after_sent_is_no_end() -> None:

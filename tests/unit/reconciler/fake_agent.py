@@ -13,7 +13,7 @@ from crds import keys
 from crds.load import Alive, JobLoad, LoadVector
 from crds.network import FEATURE
 from crds.placement import Placement, Role
-from crds.report import ENDED, Claim, JobReport, MoveReport, Obstacle, ReportPhase, Verdict
+from crds.report import ENDED, CheckpointReport, Claim, JobReport, MoveReport, Obstacle, ReportPhase, RestoreReport, Verdict
 from store.kv import Compare, Delete, Put, absent, unchanged
 from store.memory_server import MemoryServer
 
@@ -29,6 +29,7 @@ class Copy:
     epoch: int
     state: str
     ticket: str = ""
+    life: int = 0
 
 
 @dataclass
@@ -55,6 +56,10 @@ class FakeAgent:
         """Names of steps it does not take."""
         self.refuses = ""
         """Reason for which it refuses arrivals."""
+        self.spoils = ""
+        """Why no checkpoint can be taken."""
+        self.damaged: set[str] = set()
+        """Checkpoints from which nothing can go on."""
 
     # --- the node itself ---
 
@@ -140,7 +145,7 @@ class FakeAgent:
         copy = self.copies.get(job)
         if placement is None:
             return {"clean": lambda: self._clean(job)} if copy or report or self._claim(job) else {}
-        if copy is not None and copy.uid != placement.uid:
+        if copy is not None and (copy.uid, copy.life) != (placement.uid, placement.life):
             return {"clean": lambda: self._clean(job)}
         match placement.role:
             case Role.RUN:
@@ -149,6 +154,10 @@ class FakeAgent:
                 return self._steps_leave(job, placement, copy)
             case Role.ARRIVE:
                 return self._steps_arrive(job, placement, copy)
+            case Role.DROP:
+                return {"clean": lambda: self._clean(job)} if copy or report or self._claim(job) else {}
+            case Role.RESTORE:
+                return {"restore": lambda: self._restore(job, placement)} if copy is None else {}
 
     def _steps_run(self, job: str, placement: Placement, report: JobReport | None, copy: Copy | None) -> dict[str, STEP]:
         if copy is None:
@@ -163,6 +172,14 @@ class FakeAgent:
             return {"resume": lambda: self._resume(job, copy, placement)}
         if copy.state == "running" and report is not None and report.epoch != placement.epoch:
             return {"agree": lambda: self._resume(job, copy, placement)}
+        return self._steps_checkpoint(job, placement, report, copy) if report is not None else {}
+
+    def _steps_checkpoint(self, job: str, placement: Placement, report: JobReport, copy: Copy) -> dict[str, STEP]:
+        order = placement.checkpoint
+        if copy.state == "running" and order is not None and (report.checkpoint is None or report.checkpoint.name != order.name):
+            return {"keep": lambda: self._keep(job, report, order.name)}
+        if report.discarded != placement.discard:
+            return {"discard": lambda: self._change(job, report, discarded=placement.discard)}
         return {}
 
     def _steps_leave(self, job: str, placement: Placement, copy: Copy | None) -> dict[str, STEP]:
@@ -195,8 +212,23 @@ class FakeAgent:
             return {"continue": lambda: self._continue(job, copy, placement)}
         return {}
 
+    def _keep(self, job: str, report: JobReport, name: str) -> None:
+        said = CheckpointReport(name=name, ok=not self.spoils, bytes=7, digest="d", freeze_ms=50.0, message=self.spoils)
+        self._change(job, report, checkpoint=said)
+
+    def _change(self, job: str, report: JobReport, **changes: object) -> None:
+        self._put(self._report_key(job), report.model_copy(update=changes).to_json())
+
+    def _restore(self, job: str, placement: Placement) -> None:
+        assert placement.checkpoint is not None
+        name = placement.checkpoint.name
+        bad = name in self.damaged
+        copy = self.copies[job] = Copy(placement.uid, placement.epoch, "ended" if bad else "running", life=placement.life)
+        restored = RestoreReport(name=name, ok=not bad, damaged=bad, message="its checksum differs" if bad else "")
+        self._report(job, copy, ReportPhase.ABSENT if bad else ReportPhase.RUNNING, restored=restored)
+
     def _start(self, job: str, placement: Placement) -> None:
-        copy = Copy(placement.uid, placement.epoch, "starting")
+        copy = Copy(placement.uid, placement.epoch, "starting", life=placement.life)
         if self._write([absent(self._report_key(job)), self._as_seen(job)], [self._report_op(job, copy, ReportPhase.STARTING)]):
             self.copies[job] = copy
 
@@ -232,7 +264,7 @@ class FakeAgent:
         self._report(job, copy, ReportPhase.LEFT)
 
     def _prepare(self, job: str, placement: Placement) -> None:
-        copy = self.copies[job] = Copy(placement.uid, placement.epoch, "prepared")
+        copy = self.copies[job] = Copy(placement.uid, placement.epoch, "prepared", life=placement.life)
         self._report(job, copy, ReportPhase.ARRIVING)
 
     def _claim_if_free(self, job: str, placement: Placement, verdict: Verdict, reason: str = "") -> bool:
@@ -296,7 +328,8 @@ class FakeAgent:
     def _report_op(self, job: str, copy: Copy, phase: ReportPhase, **more: object) -> Put:
         started = {} if phase in (ReportPhase.STARTING, ReportPhase.ARRIVING) else {"started_at": self.now()}
         finished = {"finished_at": self.now()} if phase in ENDED else {}
-        data = {"uid": copy.uid, "epoch": copy.epoch, "phase": phase, "boot_id": "boot-1", **started, **finished, **more}
+        about = {"uid": copy.uid, "epoch": copy.epoch, "life": copy.life, "boot_id": "boot-1"}
+        data = {**about, "phase": phase, **started, **finished, **more}
         return Put(self._report_key(job), JobReport.model_validate(data).to_json())
 
     def _report(self, job: str, copy: Copy, phase: ReportPhase, **more: object) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from crds import keys
 from crds.balancepolicy import BalancePolicy, BalancePolicySpec
+from crds.checkpoint import Checkpoint, CheckpointSpec
 from crds.event import Event
 from crds.job import Job, JobSpec, JobStatus
 from crds.meta import Metadata, Resource
@@ -30,6 +31,7 @@ from store.informer import Informer
 from store.kv import Compare, Delete, Put, Target
 from store.memory import MemoryKV
 from store.memory_server import Watcher
+from store.owners import owner_reference
 from store.store import Store
 
 from .fake_agent import FakeAgent, Wire
@@ -149,6 +151,11 @@ class House:
         data = {"command": ["true"], "placement": {"node": on} if on else {}, **spec}
         await self.store.create(Job(metadata=Metadata(name=name), spec=JobSpec.model_validate(data)))
 
+    async def checkpoint(self, job: str = "w", name: str = "c", **spec: Any) -> None:
+        owner = owner_reference(await self.store.get(Job, job))
+        metadata = Metadata(name=name, owner_references=[owner])
+        await self.store.create(Checkpoint(metadata=metadata, spec=CheckpointSpec(job=job, **spec)))
+
     async def migrate(self, job: str, to: str | None = None, *, name: str = "m", **spec: Any) -> None:
         migration = Migration(metadata=Metadata(name=name), spec=MigrationSpec(job=job, to=to, **spec))
         await self.store.create(migration)
@@ -209,9 +216,10 @@ class House:
                 continue  # put there by a test of broken values
             jobs.setdefault((keys.parts(kv.key)[-1], placement.uid), []).append((placement.role, placement.epoch))
         for (name, _), held in jobs.items():
+            held = [(role, epoch) for role, epoch in held if role != Role.DROP]
             roles = sorted(role for role, _ in held)
             moving = roles == [Role.ARRIVE, Role.LEAVE] and len({epoch for _, epoch in held}) == 1
-            if roles != [Role.RUN] and not moving:
+            if roles not in ([Role.RUN], [Role.RESTORE], []) and not moving:
                 self.violations.append(f"{name}: placements {held}")
 
     def _ticket(self) -> str:
