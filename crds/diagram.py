@@ -37,7 +37,7 @@ def section(name: str, table: Mapping[StrEnum, frozenset[StrEnum]]) -> str:
     followed = {state for following in table.values() for state in following}
     lines = ["```mermaid", "stateDiagram-v2"]
     for state in table:
-        if state not in followed:
+        if state not in followed or state == next(iter(table)):
             lines.append(f"    [*] --> {state}")
         lines.extend(f"    {state} --> {after}" for after in table if after in table[state])
         if not table[state]:
