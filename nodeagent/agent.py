@@ -12,7 +12,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from crds import keys
@@ -22,7 +21,8 @@ from crds.placement import Placement
 from crds.states import SourceStep
 from nodeagent import facts
 from nodeagent.attend import Reception
-from nodeagent.case import Case, Parts, now
+from nodeagent.case import Case, Parts
+from nodeagent.clock import Clock, SystemClock
 from nodeagent.config import Config
 from nodeagent.credentials import Credentials, Files, prepare
 from nodeagent.engine import Copy, Engine
@@ -33,7 +33,7 @@ from nodeagent.heartbeat import Heartbeat
 from nodeagent.hooks import Hooks, NoHooks
 from nodeagent.hosts import keep_hosts
 from nodeagent.jobs import Placed
-from nodeagent.journal import RUNS_HERE, Journal, Record
+from nodeagent.journal import HERE, Journal, Record
 from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
 from nodeagent.processor import cpu_flags
@@ -68,6 +68,7 @@ class Agent:
         hooks: Hooks | None = None,
         image: str = "",
         network: Callable[[Config], Exchange] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._config = config
         self._kv = kv
@@ -76,7 +77,8 @@ class Agent:
         self._hooks = hooks or NoHooks()
         self._image = image
         self._network = network or tcp_exchange
-        self._since = datetime.now(UTC)
+        self._clock = clock or SystemClock()
+        self._since = self._clock.now()
         self._cpu_flags = cpu_flags()
         self._criu = ""
         self._features: list[str] = []
@@ -86,10 +88,10 @@ class Agent:
         self._leftovers: dict[str, list[Copy]] = {}
         self._ready = asyncio.Event()
         self._reload = asyncio.Event()
-        self._informer = Informer(kv, keys.placement_prefix(config.node))
-        self._heartbeat = Heartbeat(kv, config.node, self._alive, ttl=config.timing.lease)
+        self._informer = Informer(kv, keys.placement_prefix(config.node), clock=self._clock.monotonic)
+        self._heartbeat = Heartbeat(kv, config.node, self._alive, ttl=config.timing.lease, clock=self._clock.boottime)
         self._heartbeat.begun = self._reload.set
-        self._fence = Fence(config.run, engine, ttl=config.timing.lease)
+        self._fence = Fence(config.run, engine, ttl=config.timing.lease, clock=self._clock.boottime)
         self._heartbeat.held = self._fence.hold
         self._ledger = Ledger(kv, config.node, self._heartbeat)
         self._exchange: Exchange | None = None
@@ -152,6 +154,7 @@ class Agent:
                 disk=disk,
                 copies=copies,
                 room=Room(config.images, self._memory_free),
+                clock=self._clock,
             )
         finally:
             self._exchange.close()
@@ -269,10 +272,10 @@ class Agent:
             if case is None or case.record is None or case.sandbox is None or case.exit is not None:
                 continue
             step = case.record.at
-            if step in RUNS_HERE or step in (SourceStep.CONNECTING, SourceStep.FREEZING, SourceStep.SENT):
-                started = case.record.started_at or now()
+            if step in HERE or step in (SourceStep.CONNECTING, SourceStep.FREEZING, SourceStep.SENT):
+                started = case.record.started_at or self._clock.now()
                 frozen = case.fenced or step in (SourceStep.FREEZING, SourceStep.SENT)
-                yield Watched(case.record.copy_here, case.sandbox, (now() - started).total_seconds(), frozen)
+                yield Watched(case.record.copy_here, case.sandbox, (self._clock.now() - started).total_seconds(), frozen)
 
 
 def tcp_exchange(config: Config) -> Exchange:

@@ -6,22 +6,19 @@ stand; after it everything goes forward. The half-done states of a dead agent ar
 
 import asyncio
 import logging
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from crds.job import MigrationMode
 from crds.placement import MoveOrder
 from crds.report import Claim, JobReport, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep
-from nodeagent.case import Case, now, one_line
+from nodeagent.case import Case, one_line
 from nodeagent.channel import Channel
 from nodeagent.deadline import Deadline
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.exchange import Caller
 from nodeagent.frames import End, Message, Ready, Refused, Running
 from nodeagent.ledger import refusal
-from nodeagent.pages import Door
 from nodeagent.space import Promise, make_fresh
 from store.errors import Unavailable
 
@@ -44,7 +41,7 @@ class Arrived:
 async def receive_job(case: Case) -> None:
     """From PREPARING to RUNNING or REFUSED; the source is told which. Raises StoreError, AgentError when it got stuck between."""
     order = _order(case)
-    deadline = Deadline(order, now())
+    deadline = Deadline(order, case.parts.clock.now())
     channel: Channel | None = None
     with ExitStack() as held:  # the memory it was promised, and the connection, whatever the outcome
         try:
@@ -52,9 +49,8 @@ async def receive_job(case: Case) -> None:
                 caller = await _await_source(case, order, deadline)
                 channel = caller.channel
                 held.callback(channel.close)
-                door = held.enter_context(Door(case.parts.config, order)) if order.mode == MigrationMode.POST_COPY else None
-                promise = await _make_ready(case, caller, door, held)
-                arrived = await _receive_and_restore(case, channel, door, promise, deadline)
+                promise = await _make_ready(case, caller, held)
+                arrived = await _receive_and_restore(case, channel, promise, deadline)
         except (AgentError, OSError) as error:
             await refuse(case, one_line(error))
         else:
@@ -75,22 +71,22 @@ async def _await_source(case: Case, order: MoveOrder, deadline: Deadline) -> Cal
         return await came
 
 
-async def _make_ready(case: Case, caller: Caller, door: Door | None, held: ExitStack) -> Promise:
+async def _make_ready(case: Case, caller: Caller, held: ExitStack) -> Promise:
     """Says ready, if there is room for what the source brings; the room is promised until ``held`` is closed."""
     record = case.held
     try:
-        promise = held.enter_context(case.parts.room.promise(caller.hello.memory, restored=True, follows=door is not None))
+        promise = held.enter_context(case.parts.room.promise(caller.hello.memory, restored=True))
         images = case.images(record.copy_here)
         await asyncio.to_thread(make_fresh, images)
         await case.advance(DestinationStep.RECEIVING, report=_report(case, ReportPhase.ARRIVING, DestinationStep.RECEIVING))
-        await caller.channel.send(Ready(pages=door.port if door else 0), timeout=case.parts.config.timing.connect)
+        await caller.channel.send(Ready(), timeout=case.parts.config.timing.connect)
     except (MoveFailed, OSError) as error:
         await _try_to_tell(case, caller.channel, Refused(reason=one_line(error)))
         raise
     return promise
 
 
-async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, promise: Promise, deadline: Deadline) -> Arrived:
+async def _receive_and_restore(case: Case, channel: Channel, promise: Promise, deadline: Deadline) -> Arrived:
     sandbox, record = case.sandbox, case.held
     assert sandbox is not None
     images = case.images(record.copy_here)
@@ -102,21 +98,17 @@ async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, 
     except PeerLost as error:
         lost = f"node/{_order(case).source} was lost before the whole job had come, because its agent died or the network broke"
         raise PeerLost(f"{lost}: {error}") from error
-    end_at = time.monotonic()
+    end_at = case.parts.clock.monotonic()
     await case.parts.hooks.at("arrive.received", record.copy_here)
     await case.advance(DestinationStep.RESTORING, started_at=end.started_at, base_cpu_seconds=end.cpu_seconds)
     deadline.doing("the job was being restored")
-    wire = await door.wire() if door else None
-    await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
-    arrived = Arrived(end, end_at, receiver.bytes, time.monotonic())
+    await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore)
+    arrived = Arrived(end, end_at, receiver.bytes, case.parts.clock.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)
     return arrived
 
 
 async def _commit_and_run(case: Case, order: MoveOrder, arrived: Arrived) -> None:
-    if order.mode == MigrationMode.POST_COPY and case.exit is not None:
-        await refuse(case, f"the connection to node/{order.source} broke before the job could run")
-        return
     await case.advance(DestinationStep.COMMITTING)
     if not await commit(case):
         return
@@ -170,14 +162,13 @@ async def go(case: Case, arrived: Arrived | None = None) -> None:
     await sandbox.resume()
     freeze = None
     if arrived is not None:
-        freeze = round((arrived.end.frozen_for + time.monotonic() - arrived.end_at) * 1000, 1)
+        freeze = round((arrived.end.frozen_for + case.parts.clock.monotonic() - arrived.end_at) * 1000, 1)
     await case.measure()
     await case.parts.hooks.at("arrive.resumed", case.held.copy_here)
-    size = arrived.bytes if arrived else 0
-    follows = _order(case).mode == MigrationMode.POST_COPY
-    step = DestinationStep.FETCHING if follows else DestinationStep.RUNNING
-    report = _report(case, ReportPhase.RUNNING, step, ok=None if follows else True, freeze_ms=freeze, size=size)
-    await case.advance_decided(step, report=report)
+    report = _report(
+        case, ReportPhase.RUNNING, DestinationStep.RUNNING, ok=True, freeze_ms=freeze, size=arrived.bytes if arrived else 0
+    )
+    await case.advance_decided(DestinationStep.RUNNING, report=report)
 
 
 async def refuse(case: Case, reason: str) -> None:
@@ -202,7 +193,7 @@ async def refuse(case: Case, reason: str) -> None:
 async def _tell(case: Case, channel: Channel) -> None:
     """The verdict, best effort: the source learns it from its placement as well, a little later."""
     record = case.held
-    if record.at in (DestinationStep.RUNNING, DestinationStep.FETCHING):
+    if record.at == DestinationStep.RUNNING:
         await _try_to_tell(case, channel, Running(freeze_ms=_freeze_ms(case)))
     elif record.at == DestinationStep.REFUSED:
         await _try_to_tell(case, channel, Refused(reason=record.reason))

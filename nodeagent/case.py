@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from crds.job import Fencing
 from crds.report import JobReport, MoveReport, Obstacle, ReportPhase
+from nodeagent.clock import Clock
 from nodeagent.config import Config
 from nodeagent.engine import Copy, Engine, Exit, Sandbox, Usage
 from nodeagent.errors import AgentError, SandboxGone
@@ -48,6 +48,7 @@ class Parts:
     """Threads that copy checkpoints to and from the shared file system, which may be slow."""
     room: Room
     """Memory for moves and checkpoints, promised before a job is frozen."""
+    clock: Clock
 
 
 class Case:
@@ -272,8 +273,3 @@ def one_line(error: BaseException) -> str:
         first = error.errors(include_url=False)[0]
         return f"{error.title}: {'.'.join(map(str, first['loc'])) or 'text'}: {first['msg']}; repair or delete the key"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def now() -> datetime:
-    """UTC."""
-    return datetime.now(UTC)

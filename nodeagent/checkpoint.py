@@ -8,7 +8,6 @@ the checkpoint anew. What was half-written has another name and is removed then.
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 from crds.placement import CheckpointOrder, Placement, Role
 from crds.report import CheckpointReport, JobReport
 from nodeagent import archive
-from nodeagent.case import Case, now, one_line
+from nodeagent.case import Case, one_line
 from nodeagent.engine import Sandbox
 from nodeagent.errors import AgentError, CheckpointFailed
 from nodeagent.jobdir import CHECKPOINTS, remove_tree
@@ -61,7 +60,7 @@ async def _take(case: Case, order: CheckpointOrder) -> CheckpointReport:
         raise CheckpointFailed("the job has ended")
     target = inside(case.directory, order.path)
     images = case.images(sandbox.copy)
-    left = (order.deadline - now()).total_seconds() if order.deadline else PATIENCE
+    left = (order.deadline - case.parts.clock.now()).total_seconds() if order.deadline else PATIENCE
     try:
         async with asyncio.timeout(left):
             with case.parts.room.promise(await _size(case), restored=False):
@@ -89,7 +88,7 @@ async def _size(case: Case) -> int:
 
 async def _freeze(case: Case, sandbox: Sandbox, images: Path, left: float) -> tuple[float, int]:
     """Seconds in which the job stood still, and its last PID. However it ends, the job runs on."""
-    frozen_at = time.monotonic()
+    frozen_at = case.parts.clock.monotonic()
     case.checked = False
     try:
         await sandbox.dump(images, deadline=left)
@@ -99,7 +98,7 @@ async def _freeze(case: Case, sandbox: Sandbox, images: Path, left: float) -> tu
     finally:
         await despite_cancellation(sandbox.resume())
     case.checked = True
-    return time.monotonic() - frozen_at, last_pid
+    return case.parts.clock.monotonic() - frozen_at, last_pid
 
 
 async def _store(case: Case, order: CheckpointOrder, images: Path, target: Path, last_pid: int) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from crds import keys
 from crds.load import Alive
 from store.errors import StoreError, Unavailable
 from store.kv import KV, Compare, Put, unchanged
-from store.lease import Session
+from store.lease import Session, boot_clock
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,14 @@ class Heartbeat:
     ``held`` is called, at the beginning of a session and with each renewal, with the time (of ``boot_clock``) to which it lasts.
     """
 
-    def __init__(self, kv: KV, node: str, facts: Callable[[], Alive], *, ttl: float) -> None:
+    def __init__(
+        self, kv: KV, node: str, facts: Callable[[], Alive], *, ttl: float, clock: Callable[[], float] = boot_clock
+    ) -> None:
         self._kv = kv
         self._key = keys.alive(node)
         self._facts = facts
         self._ttl = ttl
+        self._clock = clock
         self._session: Session | None = None
         self._revision = 0
         self.begun: Callable[[], None] = lambda: None
@@ -62,7 +65,7 @@ class Heartbeat:
 
     async def _hold(self) -> None:
         """One session, from its lease to its loss."""
-        async with Session(self._kv, ttl=self._ttl) as session:
+        async with Session(self._kv, ttl=self._ttl, clock=self._clock) as session:
             result = await self._kv.txn((), [Put(self._key, self._facts().to_json(), session.lease)])
             self._session, self._revision = session, result.revision
             session.verify, session.renewed = self._verify, self.held

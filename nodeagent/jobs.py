@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from crds.job import FENCED, RestartPolicy
 from crds.placement import Placement, Role
 from crds.report import JobReport, MoveReport, ReportPhase
-from crds.states import DestinationStep
-from nodeagent.case import Case, now, one_line
+from nodeagent.case import Case, one_line
 from nodeagent.engine import Exit, Network, Sandbox
 from nodeagent.errors import AgentError, EngineFailed, SandboxGone, StartFailed
 from nodeagent.jobdir import remove_all, remove_scratch
@@ -60,7 +59,7 @@ def _network(placement: Placement) -> Network | None:
 async def start(case: Case, placed: Placed) -> None:
     """Exactly once: the report, created only if there is none, is the intent; who finds it there does not start."""
     if case.record is None:
-        started_at = now()
+        started_at = case.parts.clock.now()
         record = new_record(case, placed, Stage.START).model_copy(update={"started_at": started_at})
         await case.begin(record)
     ledger = case.parts.ledger
@@ -181,15 +180,7 @@ async def end(case: Case, placed: Placed | None) -> None:
         said = KILLED if ended.fenced else "" if ended.code == 0 else f"exit code {ended.code}"
         await _finish(case, phase, said, ended, epoch=epoch)
     else:
-        await _finish(case, ReportPhase.LOST, _why_gone(case, ended), epoch=epoch)
-
-
-def _why_gone(case: Case, ended: SandboxGone | None) -> str:
-    order = case.held.order
-    why = one_line(ended) if ended else "it is gone"
-    if case.held.at == DestinationStep.FETCHING and order is not None:
-        return f"lost while its memory was to follow it from node/{order.source}: {why}"
-    return why
+        await _finish(case, ReportPhase.LOST, one_line(ended) if ended else "it is gone", epoch=epoch)
 
 
 async def _finish(
@@ -197,8 +188,7 @@ async def _finish(
 ) -> None:
     record = case.held
     old = record.report.move if record.report else None
-    came = {"ok": True} if record.at == DestinationStep.FETCHING else {"ok": False, "message": "the job ended before it was moved"}
-    move = old.model_copy(update=came) if old and old.ok is None else None
+    move = old.model_copy(update={"ok": False, "message": "the job ended before it was moved"}) if old and old.ok is None else None
     report = case.report(
         phase,
         move=move,
@@ -206,7 +196,7 @@ async def _finish(
         epoch=epoch or record.epoch,
         exit_code=ended.code if ended else exit_code,
         reason=FENCED if ended and ended.fenced else "",
-        finished_at=ended.time if ended else now(),
+        finished_at=ended.time if ended else case.parts.clock.now(),
     )
     await case.advance(Stage.ENDED, report=report, epoch=epoch or record.epoch)
 
@@ -263,7 +253,7 @@ async def lose(case: Case, placed: Placed) -> None:
         phase=ReportPhase.LOST,
         boot_id=case.parts.boot_id,
         message=message,
-        finished_at=now(),
+        finished_at=case.parts.clock.now(),
         move=_unfinished(case),
     )
     old = case.record

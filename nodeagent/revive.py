@@ -15,7 +15,7 @@ from pathlib import Path
 from crds.job import RunAs
 from crds.report import ReportPhase, RestoreReport
 from nodeagent import archive, rollback
-from nodeagent.case import Case, now, one_line
+from nodeagent.case import Case, one_line
 from nodeagent.checkpoint import despite_cancellation, inside, stoppable
 from nodeagent.errors import AgentError, CheckpointDamaged, CheckpointFailed
 from nodeagent.jobs import Placed, new_record
@@ -58,7 +58,7 @@ async def restore_job(case: Case) -> None:
         log.error("job %s: does not go on from checkpoint %s: %s", case.key, order.name, message)
         restored = RestoreReport(name=order.name, ok=False, damaged=damaged, message=message)
         await case.forget(case.held.copy_here)
-        report = case.report(ReportPhase.ABSENT, restored=restored, message=message, finished_at=now())
+        report = case.report(ReportPhase.ABSENT, restored=restored, message=message, finished_at=case.parts.clock.now())
         await case.advance_decided(Stage.ENDED, report=report)
         return
     finally:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from crds import keys
 from reconciler.context import Context, Stopwatch
 from reconciler.controllers import ALL
-from reconciler.runtime.clock import SystemClock
+from reconciler.runtime.clock import Clock, SystemClock
 from reconciler.runtime.runner import Runner
 from reconciler.world import World
 from store.election import Election
@@ -39,18 +39,24 @@ async def serve(endpoints: Sequence[str]) -> None:
     kv = EtcdKV.connect(endpoints)
     identity = f"{socket.gethostname()}/{os.getpid()}"
     try:
-        while True:
-            await _once(kv, identity)
-            await asyncio.sleep(PAUSE)
+        await campaign(kv, identity, SystemClock())
     finally:
         await kv.close()
 
 
-async def _once(kv: KV, identity: str) -> None:
+async def campaign(kv: KV, identity: str, clock: Clock) -> None:
+    """Stands for election again and again, and leads when elected, until cancelled."""
+    while True:
+        await _once(kv, identity, clock)
+        await asyncio.sleep(PAUSE)
+
+
+async def _once(kv: KV, identity: str, clock: Clock) -> None:
     """One candidacy and, if elected, one leadership. Whatever ends it but cancellation is logged: there is always another try."""
     try:
-        async with Session(kv, ttl=LEASE_TTL) as session, Election(session, identity, key=keys.LEADER) as election:
-            await lead(kv, election.token, election.lost.wait)
+        session = Session(kv, ttl=LEASE_TTL, clock=clock.boottime)
+        async with session, Election(session, identity, key=keys.LEADER) as election:
+            await lead(kv, election.token, election.lost.wait, clock)
     except* Fenced as group:
         log.warning("leadership is over, will campaign again: %s", _causes(group))
     except* StoreError as group:
@@ -59,11 +65,12 @@ async def _once(kv: KV, identity: str) -> None:
         log.exception("unexpected failure, will start over in %.0f s", PAUSE)
 
 
-async def lead(kv: KV, token: Compare, lost: Callable[[], Awaitable[object]]) -> None:
+async def lead(kv: KV, token: Compare, lost: Callable[[], Awaitable[object]], clock: Clock | None = None) -> None:
     """Reconciles until ``lost`` returns. Raises Fenced in an ExceptionGroup then, or when etcd refuses the token."""
-    informer, world = Informer(kv, keys.ROOT, ignore=(keys.EVENTS,)), World()
+    clock = clock or SystemClock()
+    informer, world = Informer(kv, keys.ROOT, ignore=(keys.EVENTS,), clock=clock.monotonic), World()
     informer.subscribe(world.apply)
-    runner = Runner(ALL, make_context(kv, token, world, informer))
+    runner = Runner(ALL, make_context(kv, token, world, informer, clock))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(informer.run(), name="informer")
         tasks.create_task(_until_lost(lost), name="leadership")
@@ -72,14 +79,13 @@ async def lead(kv: KV, token: Compare, lost: Callable[[], Awaitable[object]]) ->
         await runner.run()
 
 
-def make_context(kv: KV, token: Compare, world: World, informer: Informer) -> Context:
+def make_context(kv: KV, token: Compare, world: World, informer: Informer, clock: Clock) -> Context:
     """What the controllers of one leadership share."""
-    clock = SystemClock()
     store = Store(kv, clock=clock.now).guarded(token)
     return Context(
         world=world,
         store=store,
-        recorder=EventRecorder(store, "reconciler"),
+        recorder=EventRecorder(store, "reconciler", clock=clock.monotonic),
         clock=clock,
         stopwatch=Stopwatch(clock),
         reached=informer.reached,

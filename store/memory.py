@@ -6,6 +6,7 @@ It fails on demand, because what stands above must survive that:
     kv.fail_next("txn", applied=True)    ... but it *was* applied: the unknown outcome
     kv.down = True                       no connection, until set to False; leases run on meanwhile
     kv.drop_watches()                    all watches of this client break and resume
+    kv.lag = 2.0                         each batch of its watches is handed over that much later
     kv.hook = f                          f(call, "before" | "after") runs around each call and may raise anything (a crash)
 Time stands still unless ``advance`` is called or the server was made with a clock.
 """
@@ -59,6 +60,7 @@ class MemoryKV:
     def __init__(self, *, clock: Callable[[], float] | None = None, timeout: float = 5.0) -> None:
         self.server = MemoryServer()
         self.delay = 0.0
+        self.lag = 0.0
         self.timeout = timeout
         self.hook: Hook | None = None
         self._time = _Time(clock)
@@ -184,11 +186,15 @@ class MemoryKV:
         watcher = Watcher(prefix, start, news.set)
         self.server.subscribe(watcher)
         self._watchers.add(watcher)
+        waited = 0
         try:
             while not watcher.broken:
                 if watcher.overrun:
                     raise Gone(f"watch of {prefix}: too many changes were left unread, list again", self.server.compacted)
-                if watcher.pending:
+                if watcher.pending and waited != watcher.pending[0].revision and self.lag:
+                    waited = watcher.pending[0].revision
+                    await asyncio.sleep(self.lag)
+                elif watcher.pending:
                     yield watcher.pending.popleft()
                 else:
                     news.clear()

@@ -14,24 +14,21 @@ from nodeagent.shim.answers import Refused, answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from nodeagent.shim.state import Shim
 
 MAX_LINE = 1 << 20
 """Bytes; the store takes no object above 1 MiB, so no command is longer."""
-MOST_DESCRIPTORS = 4
 
 
-def obey(shim: Shim, connection: socket.socket, line: bytes, descriptors: list[int]) -> None:
-    """One request, one answer; only criu's comes later. ``descriptors`` came with it."""
+def obey(shim: Shim, connection: socket.socket, line: bytes) -> None:
+    """One request, one answer; only criu's comes later."""
     try:
         request = json.loads(line)
         verb = request.pop("do")
-        later: dict[str, Any] = {"dump": shim.dump, "restore": shim.restore, "streamed": shim.streamed}
-        if verb in later:
-            later[verb](connection, **request, **({"pages": descriptors[0]} if descriptors else {}))
+        if verb in ("dump", "restore"):
+            (shim.dump if verb == "dump" else shim.restore)(connection, **request)
             return
         verbs: dict[str, Any] = {
             "start": shim.start,
@@ -40,7 +37,6 @@ def obey(shim: Shim, connection: socket.socket, line: bytes, descriptors: list[i
             "abort": shim.abort,
             "restored": shim.restored,
             "thaw": shim.thaw,
-            "sever": shim.sever,
             "clear": shim.clear,
             "signal": shim.send_signal,
         }
@@ -49,9 +45,6 @@ def obey(shim: Shim, connection: socket.socket, line: bytes, descriptors: list[i
         result = {"ok": False, "error": str(error), **error.fields}
     except (OSError, ValueError, KeyError, TypeError) as error:
         result = {"ok": False, "error": f"{type(error).__name__}: {error}"}
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
     answer(connection, result)
     shim.enter_late()
 
@@ -85,14 +78,12 @@ def serve(shim: Shim, listener: socket.socket) -> NoReturn:
     def called() -> None:
         connection, _ = listener.accept()
         connection.setblocking(False)
-        received: bytearray = bytearray()
-        descriptors: list[int] = []
-        selector.register(connection, selectors.EVENT_READ, lambda: heard(connection, received, descriptors))
+        received = bytearray()
+        selector.register(connection, selectors.EVENT_READ, lambda: heard(connection, received))
 
-    def heard(connection: socket.socket, received: bytearray, descriptors: list[int]) -> None:
+    def heard(connection: socket.socket, received: bytearray) -> None:
         try:
-            data, came, _, _ = socket.recv_fds(connection, 65536, MOST_DESCRIPTORS)
-            descriptors += came
+            data = connection.recv(65536)
         except OSError:
             data = b""
         received += data
@@ -100,20 +91,9 @@ def serve(shim: Shim, listener: socket.socket) -> NoReturn:
             return  # more is to come
         selector.unregister(connection)
         if b"\n" in data:
-            obey(shim, connection, bytes(received), descriptors)
+            obey(shim, connection, bytes(received))
         else:
             connection.close()
-            for descriptor in descriptors:
-                os.close(descriptor)
-
-    def watch(descriptor: int, then: Callable[[], None]) -> None:
-        def once() -> None:
-            selector.unregister(descriptor)
-            then()
-
-        selector.register(descriptor, selectors.EVENT_READ, once)
-
-    shim.watch = watch
 
     selector.register(wake_end, selectors.EVENT_READ, ended)
     selector.register(listener, selectors.EVENT_READ, called)

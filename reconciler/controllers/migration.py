@@ -140,8 +140,6 @@ def _may_begin(context: Context, migration: Migration) -> Begin | NotYet | Never
     destination = _destination(context, migration, job, source)
     if isinstance(destination, Never):
         return destination
-    if world.placements.find(destination, key):
-        return NotYet(f"node/{destination} has not ended its stale copy of the job yet")
     if world.claims.find(destination, key):
         return NotYet(f"node/{destination} has not tidied up an earlier arrival of the job yet")
     return Begin(job, source, destination)

@@ -5,6 +5,8 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+from store.lease import boot_clock
+
 
 class Clock(Protocol):
     """``now`` is for what is written down, ``monotonic`` (seconds) for what is waited for."""
@@ -12,6 +14,10 @@ class Clock(Protocol):
     def now(self) -> datetime: ...
 
     def monotonic(self) -> float: ...
+
+    def boottime(self) -> float:
+        """Like ``monotonic``, but goes on while the machine is suspended: for leases."""
+        ...
 
     async def sleep_until(self, moment: float) -> None:
         """Until ``monotonic`` says so; at once when it does."""
@@ -26,6 +32,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def boottime(self) -> float:
+        return boot_clock()
 
     async def sleep_until(self, moment: float) -> None:
         await asyncio.sleep(max(moment - self.monotonic(), 0.0))

@@ -4,40 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-SOURCE = (
-    "Connecting.before",
-    "Connecting.after",
-    "leave.connected",
-    "Freezing.before",
-    "Freezing.after",
-    "leave.streamed",
-    "Sent.before",
-    "Sent.after",
-    "leave.end_sent",
-    "leave.running",
-    "Gone.before",
-    "Gone.after",
-)
-"""Moments at the source of a move that succeeds, in their order."""
-DESTINATION = (
-    "Preparing.before",
-    "Preparing.after",
-    "arrive.prepared",
-    "Receiving.before",
-    "Receiving.after",
-    "arrive.received",
-    "Restoring.before",
-    "Restoring.after",
-    "arrive.restored",
-    "Committing.before",
-    "Committing.after",
-    "arrive.claimed",
-    "Committed.before",
-    "Committed.after",
-    "arrive.resumed",
-    "Running.before",
-    "Running.after",
-)
+from tests.moments import DESTINATION, SOURCE
+
 REFUSED = (
     ("source", "leave.refused"),
     ("source", "Resumed.before"),

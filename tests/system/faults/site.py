@@ -21,7 +21,12 @@ SECONDS = 20
 
 def agent_service(node: str) -> tuple[Service, ...]:
     """The agent under test."""
-    return (Service(name="nodeagent", command=["/usr/bin/python3", "-sE", "-c", AGENT, "--node", node, "--endpoints", ENDPOINT]),)
+    return (
+        Service(
+            name="nodeagent",
+            command=["/usr/bin/python3", "-sE", "-c", AGENT, "--node", node, "--endpoints", ENDPOINT, "--tls", plan.TLS],
+        ),
+    )
 
 
 SERVICES = plan.Services((plan.ETCD, plan.RECONCILER), agent_service)
