@@ -7,7 +7,7 @@ from pydantic import Field
 
 from crds.job import MigrationMode
 from crds.meta import Column, Model, Name, Resource, Status, Time
-from crds.quantity import Duration
+from crds.quantity import Duration, Memory
 
 COMPLETE = "Complete"
 FAILED = "Failed"
@@ -71,8 +71,10 @@ class MigrationStatus(Status):
     """Why in this way."""
     predicted_freeze_ms: float | None = None
     """Milliseconds of freeze that were expected."""
+    memory: Memory = 0
+    """Resident bytes of the job when the move began."""
     bytes: int = 0
-    """Memory image sent."""
+    """Images sent: all the memory, or (post-copy) what the job could not begin without."""
     freeze_ms: float | None = None
     """Milliseconds in which no instruction of the job ran (CLOCK_REALTIME)."""
     started_at: Time | None = None
@@ -81,6 +83,10 @@ class MigrationStatus(Status):
     """When the outcome was known."""
     message: str = ""
     """Outcome in one line."""
+
+
+def _ms(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.0f}ms"
 
 
 class Migration(Resource):
@@ -96,7 +102,8 @@ class Migration(Resource):
         Column("FROM", lambda m: m.status.source or "-"),
         Column("TO", lambda m: m.status.destination or m.spec.to or "-"),
         Column("MODE", lambda m: str(m.status.mode or m.spec.mode or "-"), wide=True),
-        Column("FREEZE", lambda m: "-" if m.status.freeze_ms is None else f"{m.status.freeze_ms:.0f}ms"),
+        Column("PREDICTED", lambda m: _ms(m.status.predicted_freeze_ms), wide=True),
+        Column("FREEZE", lambda m: _ms(m.status.freeze_ms)),
         Column("BY", lambda m: m.spec.requested_by, wide=True),
         Column("REASON", lambda m: m.spec.reason or "-", wide=True),
         Column("MESSAGE", lambda m: m.status.message or "-", wide=True),

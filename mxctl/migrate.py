@@ -2,7 +2,7 @@
 
 import click
 
-from crds.job import Job
+from crds.job import Job, MigrationMode
 from crds.keys import object_key
 from crds.meta import RECONCILED, Truth, find_condition
 from crds.migration import Migration, MigrationPhase
@@ -23,6 +23,7 @@ EXAMPLES = """
 mxctl migrate w n2 --wait
 # to wherever it fits best
 mxctl migrate job/w --reason "n1 gets new memory"
+mxctl migrate idle n2 --mode post-copy --wait
 # call off the move of a job, or a migration by its name
 mxctl migrate --cancel w --wait
 """
@@ -34,23 +35,30 @@ mxctl migrate --cancel w --wait
 @click.option("--wait", is_flag=True, help="Wait for the outcome; exit code 1 if the job was not moved.")
 @click.option("--timeout", type=DURATION, default="2m", show_default=True, help="Wait no longer than this; the move goes on.")
 @click.option("--reason", default="", help="Why, for people who look at it later.")
+@click.option("--mode", type=click.Choice([str(mode) for mode in MigrationMode]), help="How; the job's own wish when not given.")
 @click.option("--cancel", is_flag=True, help="Call off the move of JOB, or the migration of this name.")
 @click.pass_obj
-def migrate(settings: Settings, /, job: str, node: str | None, wait: bool, timeout: float, reason: str, cancel: bool) -> None:
+def migrate(
+    settings: Settings, /, job: str, node: str | None, wait: bool, timeout: float, reason: str, mode: str | None, cancel: bool
+) -> None:
     """Move a running job, with its memory, files and threads, to NODE, or to wherever it fits best.
+
+    The way of moving: stop freezes the job, copies its memory and goes on. post-copy goes on first and copies then, which freezes
+    shortest, but makes the job slow until all has come, and loses it if the old node is lost before that. pre-copy copies while it
+    runs, where the kernel allows that. auto takes the one that fits the job's spec.migration.freezeBudget.
 
     If anything goes wrong the job goes on where it was. With --cancel a move that is under way is called off, unless its
     destination has taken the job already.
     """
     if cancel:
-        if node or reason:
+        if node or reason or mode:
             raise Failure("--cancel takes a job or a migration and nothing else")
         run(settings, lambda session: _cancel(session, job, timeout if wait else None))
         return
     name = parse_job(job)
 
     async def verb(session: Session) -> None:
-        migration = await _ask(session, name, node, reason)
+        migration = await _ask(session, name, node, reason, mode)
         await warn_if_unled(session)
         if wait:
             click.echo(success(await outcome(session, migration, timeout)))
@@ -58,13 +66,13 @@ def migrate(settings: Settings, /, job: str, node: str | None, wait: bool, timeo
     run(settings, verb)
 
 
-async def _ask(session: Session, name: str, node: str | None, reason: str) -> Migration:
+async def _ask(session: Session, name: str, node: str | None, reason: str, mode: str | None) -> Migration:
     job = await session.store.get(Job, name, session.namespace)
     if ended(job):
         raise Failure(f"{job.label} cannot be moved: it has ended ({job.status.phase})")
     if node:
         await session.store.get(Node, node)
-    wish = new_migration(job.name, job.namespace, to=node, requested_by="user", reason=reason)
+    wish = new_migration(job.name, job.namespace, to=node, requested_by="user", reason=reason, mode=mode)
     migration = await session.store.create(wish)
     click.echo(f"{migration.label} created")
     return migration

@@ -125,6 +125,7 @@ def _moved_job(context: Context, move: Move, migration: Migration | None, job: J
         source=move.order.source,
         destination=move.order.destination,
         reason=status.reason,
+        mode=str(move.order.mode),
         bytes=about.bytes if about else 0,
         freeze_ms=(about.freeze_ms or 0.0) if about else 0.0,
         time=context.now(),

@@ -1,5 +1,6 @@
 """Where a running job could go. Pure: the migration controller asks it before a move, and mxctl can-migrate for people."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from crds.job import FINISHED, Job, JobPhase
@@ -12,10 +13,13 @@ from reconciler.planning.types import Choice, PlacementRequest
 from reconciler.world import World, work_key
 
 
-def choose_destination(world: World, job: Job, wish: str | None, now: datetime) -> Choice:
-    """The node for the job, which runs, and for each that does not fit, why. ``wish`` None: wherever it fits best."""
+def choose_destination(world: World, job: Job, wish: str | None, now: datetime, needs: frozenset[str] = frozenset()) -> Choice:
+    """The node for the job, which runs, and for each that does not fit, why. ``wish`` None: wherever it fits best.
+
+    ``needs`` are features that the move itself wants there."""
     snapshot = take_snapshot(world, now, settling=SETTLING, deciding=work_key(job))
-    return choose_node(snapshot, _request(world, job, wish))
+    request = _request(world, job, wish)
+    return choose_node(snapshot, replace(request, needs=request.needs | needs))
 
 
 def ask_around(world: World, job: Job, now: datetime) -> dict[str, str]:

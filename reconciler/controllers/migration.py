@@ -19,6 +19,7 @@ from crds.migration import (
     NO_DESTINATION,
     NODE_NOT_READY,
     NOT_MIGRATABLE,
+    OVER_BUDGET,
     SAME_NODE,
     TIMED_OUT,
     Migration,
@@ -31,10 +32,12 @@ from reconciler.context import Context
 from reconciler.controllers import migratable
 from reconciler.controllers.conclusion import conclude, give_up
 from reconciler.controllers.destinations import choose_destination
+from reconciler.controllers.modes import mode_request, needed_for
 from reconciler.controllers.moving import find_move
 from reconciler.controllers.placing import placement_of
 from reconciler.controllers.readiness import is_ready, takes_orders
 from reconciler.controllers.watches import OPEN, moves_of_job, moves_of_node, open_moves, own
+from reconciler.planning.mode import ModeChoice, NoMode, choose_mode
 from reconciler.runtime.declare import Watch, controller
 from reconciler.runtime.outcome import DONE, Again, Terminal
 from reconciler.world import World, job_key, split_key, work_key
@@ -62,6 +65,9 @@ class Begin:
     job: Job
     source: str
     destination: str
+    how: ModeChoice
+    memory: int
+    """Its resident bytes, as far as is known."""
 
 
 def _open(world: World) -> Iterable[str]:
@@ -142,7 +148,11 @@ def _may_begin(context: Context, migration: Migration) -> Begin | NotYet | Never
         return destination
     if world.claims.find(destination, key):
         return NotYet(f"node/{destination} has not tidied up an earlier arrival of the job yet")
-    return Begin(job, source, destination)
+    request = mode_request(world, migration, job, destination)
+    how = choose_mode(request)
+    if isinstance(how, NoMode):
+        return Never(OVER_BUDGET if how.over_budget else NOT_MIGRATABLE, f"{job.label} cannot be moved: {how.message}")
+    return Begin(job, source, destination, how, request.memory)
 
 
 def _trouble_with_job(world: World, migration: Migration, job: Job) -> NotYet | Never | None:
@@ -176,7 +186,7 @@ def _destination(context: Context, migration: Migration, job: Job, source: str) 
         return Never(NO_DESTINATION, f"node/{wish} does not exist: mxctl get nodes shows which do")
     if wish is not None and not takes_orders(world, wish):
         return Never(NODE_NOT_READY, f"node/{wish} does not answer")
-    choice = choose_destination(world, job, wish, context.now())
+    choice = choose_destination(world, job, wish, context.now(), needed_for(migration, job))
     if choice.node is None:
         why = "; ".join(f"{node}: {reason}" for node, reason in sorted(choice.rejected.items())) or choice.reason
         return Never(NO_DESTINATION, f"no node takes {job.label}: {why}")
@@ -203,6 +213,7 @@ async def _order(context: Context, migration: Migration, begin: Begin) -> int:
             destination=begin.destination,
             peer=world.alive[peer].value.address,
             ticket=ticket,
+            mode=begin.how.mode,
             deadline=now + timedelta(seconds=migration.spec.deadline),
         )
         return placement_of(world, job, role, epoch, order)
@@ -212,6 +223,8 @@ async def _order(context: Context, migration: Migration, begin: Begin) -> int:
     new_job.status.message = f"moves from node/{begin.source} to node/{begin.destination}"
     new.status.phase, new.status.epoch, new.status.started_at, new.status.message = MigrationPhase.MOVING, epoch, now, ""
     new.status.source, new.status.destination = begin.source, begin.destination
+    new.status.mode, new.status.mode_reason = begin.how.mode, begin.how.reason
+    new.status.predicted_freeze_ms, new.status.memory = begin.how.predicted_ms, begin.memory
     new.status.observed_generation = migration.metadata.generation
     return await (
         context.store.transaction()

@@ -7,6 +7,8 @@ from crds.network import FEATURE
 from reconciler.planning.types import NodeView
 
 LACKS = {
+    "post-copy": "its kernel or criu cannot take jobs by post-copy (its agent's log says why)",
+    "pre-copy": "its kernel cannot take jobs by pre-copy (its agent's log says why)",
     FEATURE: "it has no bridge for jobs with a network of their own (its agent's log names it)",
 }
 """What a missing feature means to people."""

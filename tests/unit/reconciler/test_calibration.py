@@ -4,9 +4,11 @@ from datetime import timedelta
 
 import pytest
 
+from crds.job import MigrationMode
 from crds.meta import Metadata
 from crds.migration import Migration, MigrationPhase, MigrationSpec
-from reconciler.calibration import ENOUGH, calibrate
+from reconciler.calibration import ENOUGH, calibrate, calibrate_modes
+from reconciler.planning.mode import DEFAULTS
 from reconciler.planning.types import MoveCost
 
 from .virtual_clock import EPOCH
@@ -43,3 +45,19 @@ def test_old_moves_are_forgotten() -> None:
     old = [moved(n, 10**6, 4.0) for n in range(100)]
     new = [moved(n, 10**6, 0.1) for n in range(100, 160)]
     assert calibrate([*new, *old]).fixed < 0.2
+
+
+def by(mode: MigrationMode, number: int, memory: int, seconds: float) -> Migration:
+    migration = moved(number, 1_000_000, seconds)
+    migration.status.mode, migration.status.memory = mode, memory
+    return migration
+
+
+def test_each_way_of_moving_is_learnt_by_itself_and_from_the_memory_of_the_job() -> None:
+    post = [by(MigrationMode.POST_COPY, n, n * 1_000_000_000, 0.05 + n * 0.1) for n in range(1, 9)]
+    stop = [by(MigrationMode.STOP, n, n * 1_000_000_000, 0.5 + n * 2.0) for n in range(1, 9)]
+    found = calibrate_modes([*post, *stop])
+    assert found[MigrationMode.POST_COPY].freeze(10_000_000_000) == pytest.approx(1.05)
+    assert found[MigrationMode.STOP].freeze(10_000_000_000) == pytest.approx(20.5)
+    assert found[MigrationMode.PRE_COPY] == DEFAULTS[MigrationMode.PRE_COPY]
+    assert calibrate([*post, *stop]) == found[MigrationMode.STOP], "balancing reckons with stopping moves"
