@@ -11,10 +11,13 @@ from crds.quantity import Cpu, Memory, format_cpu, human_memory
 READY = "Ready"
 MEMORY_PRESSURE = "MemoryPressure"
 CPU_PRESSURE = "CPUPressure"
+GUARDED = "Guarded"
 
 HEARTBEAT = "HeartbeatReceived"
 NO_HEARTBEAT = "HeartbeatLost"
 NEVER_SEEN = "NeverSeen"
+GUARD_RUNS = "GuardRuns"
+NO_GUARD = "NoGuard"
 
 Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$", to_lower=True)]
 

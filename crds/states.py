@@ -21,6 +21,8 @@ class SourceStep(StrEnum):
     """criu dump --leave-stopped is under way or done; the end marker was not sent: resuming is safe."""
     SENT = "Sent"
     """The end marker may be out: only a refusal or a new placement lets the job go on here."""
+    SERVING = "Serving"
+    """Post-copy only: the job runs at the destination and was killed here; what is left of its memory is handed out."""
     RESUMED = "Resumed"
     """The job goes on here; the move failed."""
     GONE = "Gone"
@@ -38,6 +40,8 @@ class DestinationStep(StrEnum):
     """The transaction on the claim may have happened: ask the claim before anything else."""
     COMMITTED = "Committed"
     """The commit point: only this copy may run."""
+    FETCHING = "Fetching"
+    """Post-copy only: the job runs here, and a part of its memory is still to come. Should it not come, the job is lost."""
     RUNNING = "Running"
     REFUSED = "Refused"
 
@@ -80,7 +84,8 @@ REPORT: Mapping[ReportPhase, frozenset[ReportPhase]] = {
 SOURCE_MOVE: Mapping[SourceStep, frozenset[SourceStep]] = {
     SourceStep.CONNECTING: frozenset({SourceStep.FREEZING, SourceStep.RESUMED}),
     SourceStep.FREEZING: frozenset({SourceStep.SENT, SourceStep.RESUMED}),
-    SourceStep.SENT: frozenset({SourceStep.GONE, SourceStep.RESUMED}),
+    SourceStep.SENT: frozenset({SourceStep.SERVING, SourceStep.GONE, SourceStep.RESUMED}),
+    SourceStep.SERVING: frozenset({SourceStep.GONE}),
     SourceStep.RESUMED: frozenset(),
     SourceStep.GONE: frozenset(),
 }
@@ -90,7 +95,8 @@ DESTINATION_MOVE: Mapping[DestinationStep, frozenset[DestinationStep]] = {
     DestinationStep.RECEIVING: frozenset({DestinationStep.RESTORING, DestinationStep.REFUSED}),
     DestinationStep.RESTORING: frozenset({DestinationStep.COMMITTING, DestinationStep.REFUSED}),
     DestinationStep.COMMITTING: frozenset({DestinationStep.COMMITTED, DestinationStep.REFUSED}),
-    DestinationStep.COMMITTED: frozenset({DestinationStep.RUNNING}),
+    DestinationStep.COMMITTED: frozenset({DestinationStep.FETCHING, DestinationStep.RUNNING}),
+    DestinationStep.FETCHING: frozenset({DestinationStep.RUNNING}),
     DestinationStep.RUNNING: frozenset(),
     DestinationStep.REFUSED: frozenset(),
 }

@@ -33,7 +33,7 @@ from nodeagent.heartbeat import Heartbeat
 from nodeagent.hooks import Hooks, NoHooks
 from nodeagent.hosts import keep_hosts
 from nodeagent.jobs import Placed
-from nodeagent.journal import HERE, Journal, Record
+from nodeagent.journal import RUNS_HERE, Journal, Record
 from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
 from nodeagent.processor import cpu_flags
@@ -272,7 +272,7 @@ class Agent:
             if case is None or case.record is None or case.sandbox is None or case.exit is not None:
                 continue
             step = case.record.at
-            if step in HERE or step in (SourceStep.CONNECTING, SourceStep.FREEZING, SourceStep.SENT):
+            if step in RUNS_HERE or step in (SourceStep.CONNECTING, SourceStep.FREEZING, SourceStep.SENT):
                 started = case.record.started_at or self._clock.now()
                 frozen = case.fenced or step in (SourceStep.FREEZING, SourceStep.SENT)
                 yield Watched(case.record.copy_here, case.sandbox, (self._clock.now() - started).total_seconds(), frozen)

@@ -9,6 +9,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from crds.job import MigrationMode
 from crds.placement import MoveOrder
 from crds.report import Claim, JobReport, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep
@@ -19,6 +20,7 @@ from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.exchange import Caller
 from nodeagent.frames import End, Message, Ready, Refused, Running
 from nodeagent.ledger import refusal
+from nodeagent.pages import Door
 from nodeagent.space import Promise, make_fresh
 from store.errors import Unavailable
 
@@ -49,8 +51,9 @@ async def receive_job(case: Case) -> None:
                 caller = await _await_source(case, order, deadline)
                 channel = caller.channel
                 held.callback(channel.close)
-                promise = await _make_ready(case, caller, held)
-                arrived = await _receive_and_restore(case, channel, promise, deadline)
+                door = held.enter_context(Door(case.parts.config, order)) if order.mode == MigrationMode.POST_COPY else None
+                promise = await _make_ready(case, caller, door, held)
+                arrived = await _receive_and_restore(case, channel, door, promise, deadline)
         except (AgentError, OSError) as error:
             await refuse(case, one_line(error))
         else:
@@ -71,22 +74,22 @@ async def _await_source(case: Case, order: MoveOrder, deadline: Deadline) -> Cal
         return await came
 
 
-async def _make_ready(case: Case, caller: Caller, held: ExitStack) -> Promise:
+async def _make_ready(case: Case, caller: Caller, door: Door | None, held: ExitStack) -> Promise:
     """Says ready, if there is room for what the source brings; the room is promised until ``held`` is closed."""
     record = case.held
     try:
-        promise = held.enter_context(case.parts.room.promise(caller.hello.memory, restored=True))
+        promise = held.enter_context(case.parts.room.promise(caller.hello.memory, restored=True, follows=door is not None))
         images = case.images(record.copy_here)
         await asyncio.to_thread(make_fresh, images)
         await case.advance(DestinationStep.RECEIVING, report=_report(case, ReportPhase.ARRIVING, DestinationStep.RECEIVING))
-        await caller.channel.send(Ready(), timeout=case.parts.config.timing.connect)
+        await caller.channel.send(Ready(pages=door.port if door else 0), timeout=case.parts.config.timing.connect)
     except (MoveFailed, OSError) as error:
         await _try_to_tell(case, caller.channel, Refused(reason=one_line(error)))
         raise
     return promise
 
 
-async def _receive_and_restore(case: Case, channel: Channel, promise: Promise, deadline: Deadline) -> Arrived:
+async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, promise: Promise, deadline: Deadline) -> Arrived:
     sandbox, record = case.sandbox, case.held
     assert sandbox is not None
     images = case.images(record.copy_here)
@@ -102,13 +105,17 @@ async def _receive_and_restore(case: Case, channel: Channel, promise: Promise, d
     await case.parts.hooks.at("arrive.received", record.copy_here)
     await case.advance(DestinationStep.RESTORING, started_at=end.started_at, base_cpu_seconds=end.cpu_seconds)
     deadline.doing("the job was being restored")
-    await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore)
+    wire = await door.wire() if door else None
+    await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
     arrived = Arrived(end, end_at, receiver.bytes, case.parts.clock.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)
     return arrived
 
 
 async def _commit_and_run(case: Case, order: MoveOrder, arrived: Arrived) -> None:
+    if order.mode == MigrationMode.POST_COPY and case.exit is not None:
+        await refuse(case, f"the connection to node/{order.source} broke before the job could run")
+        return
     await case.advance(DestinationStep.COMMITTING)
     if not await commit(case):
         return
@@ -165,10 +172,11 @@ async def go(case: Case, arrived: Arrived | None = None) -> None:
         freeze = round((arrived.end.frozen_for + case.parts.clock.monotonic() - arrived.end_at) * 1000, 1)
     await case.measure()
     await case.parts.hooks.at("arrive.resumed", case.held.copy_here)
-    report = _report(
-        case, ReportPhase.RUNNING, DestinationStep.RUNNING, ok=True, freeze_ms=freeze, size=arrived.bytes if arrived else 0
-    )
-    await case.advance_decided(DestinationStep.RUNNING, report=report)
+    size = arrived.bytes if arrived else 0
+    follows = _order(case).mode == MigrationMode.POST_COPY
+    step = DestinationStep.FETCHING if follows else DestinationStep.RUNNING
+    report = _report(case, ReportPhase.RUNNING, step, ok=None if follows else True, freeze_ms=freeze, size=size)
+    await case.advance_decided(step, report=report)
 
 
 async def refuse(case: Case, reason: str) -> None:
@@ -193,7 +201,7 @@ async def refuse(case: Case, reason: str) -> None:
 async def _tell(case: Case, channel: Channel) -> None:
     """The verdict, best effort: the source learns it from its placement as well, a little later."""
     record = case.held
-    if record.at == DestinationStep.RUNNING:
+    if record.at in (DestinationStep.RUNNING, DestinationStep.FETCHING):
         await _try_to_tell(case, channel, Running(freeze_ms=_freeze_ms(case)))
     elif record.at == DestinationStep.REFUSED:
         await _try_to_tell(case, channel, Refused(reason=record.reason))

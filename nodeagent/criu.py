@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodeagent.engine import Tls
 from nodeagent.errors import EngineFailed
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -24,6 +25,8 @@ MEANINGS = {
     "External socket is used": "the job is connected by a unix socket to a process that is not part of it",
 }
 """What criu's words mean to people who do not know it."""
+MEETING = "lazy-pages.socket"
+"""Where, among the images, a restore meets the criu that gets its pages."""
 SIGNALLED = 128
 COMMON = ("--leave-stopped", "--manage-cgroups=ignore", "--file-locks", "--link-remap", "--tcp-established")
 
@@ -54,6 +57,30 @@ def dump_command(pid: int, images: Path, log: Path) -> list[str]:
 def restore_command(images: Path, log: Path) -> list[str]:
     """Restores the tree, stopped, as a child of whoever is pid 1 where it runs."""
     return ["criu", "restore", "-d", "-D", str(images), *COMMON, "-o", str(log)]
+
+
+def serve_command(pid: int, images: Path, log: Path, tls: Tls | None) -> list[str]:
+    """Dumps like ``dump_command``, but hands out what memory can come later on descriptor 3; tells 4 when all else is written."""
+    serving = ("--lazy-pages", "--ps-socket", "3", "--status-fd", "4", *_tls(tls))
+    return [*dump_command(pid, images, log), *serving]
+
+
+def fetch_command(images: Path, log: Path, tls: Tls | None) -> list[str]:
+    """Gets pages by descriptor 3 for a restore that ``restore_lazily_command`` makes."""
+    return ["criu", "lazy-pages", "-D", str(images), "--page-server", "--ps-socket", "3", *_tls(tls), "-o", str(log)]
+
+
+def restore_lazily_command(images: Path, log: Path) -> list[str]:
+    """Restores like ``restore_command``; memory comes by ``fetch_command``, which has to listen at MEETING already."""
+    return [*restore_command(images, log), "--lazy-pages"]
+
+
+def _tls(tls: Tls | None) -> list[str]:
+    """criu compares ``--address`` with the name in the peer's certificate, at both ends; nothing else is done with it."""
+    if tls is None:
+        return []
+    files = ("--tls-cacert", str(tls.ca), "--tls-cert", str(tls.certificate), "--tls-key", str(tls.key))
+    return ["--tls", *files, "--address", tls.peer]
 
 
 def failure(code: int, log: Path) -> str:
@@ -105,11 +132,20 @@ class Criu:
             self._version = version
         return self._version
 
-    async def _run(self, argument: str) -> str:
+    async def check(self, feature: str) -> str:
+        """Why this feature of the kernel is not there; "" when it is."""
+        try:
+            await self._run("check", "--feature", feature)
+        except EngineFailed as error:
+            return str(error)
+        return ""
+
+    async def _run(self, *arguments: str) -> str:
+        argument = " ".join(arguments)
         try:
             process = await asyncio.create_subprocess_exec(
                 self.program,
-                argument,
+                *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,

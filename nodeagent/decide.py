@@ -12,7 +12,7 @@ from enum import StrEnum
 from crds.job import Fencing
 from crds.placement import Placement, Role
 from crds.states import DestinationStep, SourceStep
-from nodeagent.journal import HERE, STEPS, Record, Stage, Step
+from nodeagent.journal import RUNS_HERE, STEPS, Record, Stage, Step
 
 
 class Do(StrEnum):
@@ -42,6 +42,8 @@ class Do(StrEnum):
     """Frozen and sent: only a new placement says how it goes on."""
     RESUME = "resume"
     """The move failed: it goes on here."""
+    SERVE = "serve"
+    """It runs elsewhere: kill the frozen copy, and hand out the rest of its memory."""
     LEFT = "left"
     """It runs elsewhere: kill the frozen copy."""
     PREPARE = "prepare"
@@ -55,6 +57,8 @@ class Do(StrEnum):
     """The claim stands: let it run."""
     THAW = "thaw"
     """It stands still since the node lost touch; it is still ours: let it go on as it was, then look again."""
+    FETCH = "fetch"
+    """It runs here: wait for the rest of its memory."""
     FORGET = "forget"
     """Remove what is here of it; it lives elsewhere, so its directory stays."""
     CHECKPOINT = "checkpoint"
@@ -82,6 +86,7 @@ Table = Mapping[Step, Do]
 _ARRIVING: Table = {
     DestinationStep.COMMITTING: Do.ASK,
     DestinationStep.COMMITTED: Do.GO,
+    DestinationStep.FETCHING: Do.FETCH,
 }
 _PLACED: Table = {
     **_ARRIVING,
@@ -92,6 +97,7 @@ _PLACED: Table = {
     DestinationStep.RUNNING: Do.HOLD,
 }
 _NOT_HERE: Table = {
+    SourceStep.SERVING: Do.SERVE,
     SourceStep.GONE: Do.LOSE,
     DestinationStep.PREPARING: Do.LOSE,
     DestinationStep.RECEIVING: Do.LOSE,
@@ -109,7 +115,7 @@ _HALF_ARRIVED: Table = {
     DestinationStep.RESTORING: Do.FORGET,
     DestinationStep.REFUSED: Do.FORGET,
 }
-_SENT_AWAY: Table = {SourceStep.SENT: Do.FORGET, SourceStep.GONE: Do.FORGET}
+_SENT_AWAY: Table = {SourceStep.SENT: Do.FORGET, SourceStep.SERVING: Do.FORGET, SourceStep.GONE: Do.FORGET}
 
 GONE: Table = {
     **_HALF_ARRIVED,
@@ -123,6 +129,7 @@ GONE: Table = {
     SourceStep.RESUMED: Do.STOP,
     DestinationStep.COMMITTING: Do.ASK,
     DestinationStep.COMMITTED: Do.STOP,
+    DestinationStep.FETCHING: Do.STOP,
     DestinationStep.RUNNING: Do.STOP,
 }
 _RESTORED: Table = {
@@ -137,6 +144,7 @@ SAME: Mapping[Role, Table] = {
         SourceStep.CONNECTING: Do.SEND,
         SourceStep.FREEZING: Do.RESUME,
         SourceStep.SENT: Do.WAIT,
+        SourceStep.SERVING: Do.SERVE,
         SourceStep.RESUMED: Do.HOLD,
         SourceStep.GONE: Do.LEFT,
         Stage.ENDED: Do.KEEP,
@@ -182,11 +190,12 @@ FENCED: Mapping[Do, Do] = {
     Do.RESUME: Do.THAW,
     Do.RECEIVE: Do.THAW,
     Do.GO: Do.THAW,
+    Do.FETCH: Do.THAW,
 }
 """What has to wait until the copy does not stand still any more by fencing. All else is done to it as it stands: what ends a stale
 copy must not let it run before, and what was sent or waits for its claim stands still anyway."""
 
-_ENDS = HERE | {SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED}
+_ENDS = RUNS_HERE | {SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +245,7 @@ def needs_life(view: View) -> bool:
 
 def guarded(record: Record, wish: Fencing) -> Fencing:
     """What becomes of the copy when the node loses touch. What does not run (yet) need not be killed: it is frozen."""
-    return Fencing.FREEZE if wish == Fencing.KILL and record.at not in HERE else wish
+    return Fencing.FREEZE if wish == Fencing.KILL and record.at not in RUNS_HERE else wish
 
 
 def _decide(view: View) -> Do:

@@ -5,6 +5,7 @@ ones use namespaces, cgroups and criu (sandbox.py, criu.py); tests use a fake wi
 A sandbox outlives the agent: after a restart ``Engine.adopt`` finds it again.
 """
 
+import socket
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -62,6 +63,25 @@ class Usage:
     processes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How the ends of a wire prove themselves to each other: files in PEM, and the node whose certificate the peer must show."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageWire:
+    """A connected stream socket to the other node, for memory. Whoever made it closes it; the engine keeps a copy of its own."""
+
+    sock: socket.socket
+    tls: Tls | None = None
+    """Set: nothing is sent before both ends have proved who they are."""
+
+
 class Sandbox(Protocol):
     """One shim with at most one copy of one job. Errors: SandboxGone, EngineFailed, StartFailed."""
 
@@ -78,16 +98,36 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def serve(self, images: Path, wire: PageWire, *, deadline: float) -> None:
+        """Like ``dump``, but most of the memory stays here and is handed out on ``wire``, for a restore with the other end of it.
+
+        Returns when the images are complete but for that. It is handed out until all of it is fetched, the wire breaks, or
+        ``resume`` takes the job back; the death of the agent changes nothing. The job stands still whatever happens to criu.
+        """
+        ...
+
+    async def sever(self) -> None:
+        """After ``serve``: the job runs elsewhere, so it is killed here, while its memory is still handed out. May be repeated."""
+        ...
+
+    async def streamed(self) -> None:
+        """Returns when no memory goes out or comes in any more; at once when none did. SandboxGone when the shim has ended."""
+        ...
+
     async def expect(self) -> None:
         """Before a restore: does what takes time and needs no images, so that the job need not stand frozen meanwhile."""
         ...
 
-    async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
-        """criu restore, once, after ``expect``; the job is there but stopped. When it fails nothing of it is left but the shim."""
+    async def restore(self, images: Path, *, last_pid: int, deadline: float, wire: PageWire | None = None) -> None:
+        """criu restore, once, after ``expect``; the job is there but stopped. When it fails nothing of it is left but the shim.
+
+        With a ``wire`` the memory that ``serve`` kept back comes by it, first what is needed. Should it not come, the job is
+        killed before it can miss it, and ``wait_exit`` says so.
+        """
         ...
 
     async def resume(self) -> None:
-        """Lets the stopped job run (SIGCONT to those that ran before the freeze)."""
+        """Lets the stopped job run (SIGCONT to those that ran before the freeze); its memory is not handed out any more."""
         ...
 
     async def frozen(self) -> bool:
@@ -157,7 +197,7 @@ class Engine(Protocol):
         ...
 
     async def features(self) -> list[str]:
-        """What it can do beside stopping moves, for ``Alive.features``."""
+        """What it can do beside stopping moves, for ``Alive.features``: "post-copy", "pre-copy", "network"."""
         ...
 
     async def create(self, copy: Copy, network: Network | None = None) -> Sandbox:

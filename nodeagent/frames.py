@@ -47,6 +47,8 @@ class Ready(Model):
     """Destination: freeze and send."""
 
     kind: Literal["ready"] = "ready"
+    pages: int = 0
+    """Port on which the job's memory is to follow it (post-copy); 0: it comes with the images."""
 
 
 class File(Model):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from crds.job import FENCED, RestartPolicy
 from crds.placement import Placement, Role
 from crds.report import JobReport, MoveReport, ReportPhase
+from crds.states import DestinationStep
 from nodeagent.case import Case, one_line
 from nodeagent.engine import Exit, Network, Sandbox
 from nodeagent.errors import AgentError, EngineFailed, SandboxGone, StartFailed
@@ -180,7 +181,15 @@ async def end(case: Case, placed: Placed | None) -> None:
         said = KILLED if ended.fenced else "" if ended.code == 0 else f"exit code {ended.code}"
         await _finish(case, phase, said, ended, epoch=epoch)
     else:
-        await _finish(case, ReportPhase.LOST, one_line(ended) if ended else "it is gone", epoch=epoch)
+        await _finish(case, ReportPhase.LOST, _why_gone(case, ended), epoch=epoch)
+
+
+def _why_gone(case: Case, ended: SandboxGone | None) -> str:
+    order = case.held.order
+    why = one_line(ended) if ended else "it is gone"
+    if case.held.at == DestinationStep.FETCHING and order is not None:
+        return f"lost while its memory was to follow it from node/{order.source}: {why}"
+    return why
 
 
 async def _finish(
@@ -188,7 +197,8 @@ async def _finish(
 ) -> None:
     record = case.held
     old = record.report.move if record.report else None
-    move = old.model_copy(update={"ok": False, "message": "the job ended before it was moved"}) if old and old.ok is None else None
+    came = {"ok": True} if record.at == DestinationStep.FETCHING else {"ok": False, "message": "the job ended before it was moved"}
+    move = old.model_copy(update=came) if old and old.ok is None else None
     report = case.report(
         phase,
         move=move,

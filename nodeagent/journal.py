@@ -48,9 +48,10 @@ class Stage(StrEnum):
 Step = Stage | SourceStep | DestinationStep
 STEPS: dict[str, Step] = {str(step): step for steps in (Stage, SourceStep, DestinationStep) for step in steps}
 
-IN_MOVE_OUT = frozenset({SourceStep.CONNECTING, SourceStep.FREEZING, SourceStep.SENT})
+IN_MOVE_OUT = frozenset({SourceStep.CONNECTING, SourceStep.FREEZING, SourceStep.SENT, SourceStep.SERVING})
 HERE = frozenset({Stage.HELD, SourceStep.RESUMED, DestinationStep.RUNNING})
 """The job runs here and no move of it is under way."""
+RUNS_HERE = HERE | {DestinationStep.FETCHING}
 
 
 class Record(Model):

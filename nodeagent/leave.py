@@ -10,15 +10,17 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from crds.job import MigrationMode
 from crds.placement import MoveOrder
 from crds.report import JobReport, MoveReport, ReportPhase
 from crds.states import SourceStep
 from nodeagent.case import Case
 from nodeagent.channel import Channel
 from nodeagent.deadline import Deadline
-from nodeagent.engine import Sandbox
+from nodeagent.engine import PageWire, Sandbox
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running
+from nodeagent.pages import reach
 from nodeagent.space import Promise, make_fresh
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,14 @@ class _Streamed:
         return sum(file.length for file in self.files)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """To the destination: for images, and for memory that is to follow the job (None: it goes with the images)."""
+
+    channel: Channel
+    wire: PageWire | None
+
+
 async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
     """From CONNECTING to the destination's answer; the record stands at SENT when it returns.
 
@@ -51,14 +61,18 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
     with ExitStack() as held:
         async with deadline.kept("the job was measured"):
             memory = await _size(case)
-            promise = held.enter_context(case.parts.room.promise(memory, restored=False))
-            channel = await _connect(case, order, memory, deadline)
+            follows = order.mode == MigrationMode.POST_COPY
+            promise = held.enter_context(case.parts.room.promise(memory, restored=False, follows=follows))
+            channel, ready = await _connect(case, order, memory, deadline)
             held.callback(channel.close)
         async with deadline.kept("the freeze was prepared"):
             async with _telling_why(case, channel):
                 await _check_obstacles(case)
                 await case.parts.hooks.at("leave.connected", sandbox.copy)
-                streamed = await _freeze_and_stream(case, sandbox, channel, promise, deadline)
+                wire = await reach(case.parts.config, order, ready.pages) if follows else None
+                if wire is not None:
+                    held.callback(wire.sock.close)  # criu has it, too
+                streamed = await _freeze_and_stream(case, sandbox, _Ways(channel, wire), promise, deadline)
                 await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
             deadline.doing("the end of its images was sent")
             await _send_end(case, channel, streamed)
@@ -78,7 +92,7 @@ async def _check_obstacles(case: Case) -> None:
         raise MoveFailed("; ".join(f"{obstacle.reason}: {obstacle.message}" for obstacle in found))
 
 
-async def _connect(case: Case, order: MoveOrder, memory: int, deadline: Deadline) -> Channel:
+async def _connect(case: Case, order: MoveOrder, memory: int, deadline: Deadline) -> tuple[Channel, Ready]:
     """Tries until the deadline above it strikes: the destination may not have read its placement yet."""
     told = ""
     deadline.doing(f"node/{order.destination} was being reached")
@@ -93,7 +107,7 @@ async def _connect(case: Case, order: MoveOrder, memory: int, deadline: Deadline
         await asyncio.sleep(RETRY)
 
 
-async def _greet(case: Case, order: MoveOrder, memory: int) -> Channel:
+async def _greet(case: Case, order: MoveOrder, memory: int) -> tuple[Channel, Ready]:
     """One attempt. Raises PeerLost (try again), MoveFailed (the destination does not want it)."""
     timing = case.parts.config.timing
     channel = await case.parts.exchange.dial(order.peer, node=order.destination, timeout=timing.connect)
@@ -111,7 +125,7 @@ async def _greet(case: Case, order: MoveOrder, memory: int) -> Channel:
     except BaseException:
         channel.close()
         raise
-    return channel
+    return channel, answer
 
 
 @asynccontextmanager
@@ -133,18 +147,20 @@ def _why(case: Case, otherwise: str, error: Exception | None = None) -> str:
     return "the job ended" if ended else " ".join(otherwise.split())
 
 
-async def _freeze_and_stream(case: Case, sandbox: Sandbox, channel: Channel, promise: Promise, deadline: Deadline) -> _Streamed:
+async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise: Promise, deadline: Deadline) -> _Streamed:
     """All images are sent and the job stands frozen when it returns. The sender's thread runs before the freeze begins."""
     images = case.images(sandbox.copy)
     await asyncio.to_thread(make_fresh, images)
     await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
-    sender = channel.send_images(images)
+    sender = ways.channel.send_images(images)
     promise.came = lambda: sender.bytes
     sending = asyncio.create_task(sender.run(), name=f"send {case.key}")
     try:
         frozen_at = case.parts.clock.monotonic()
         deadline.doing("the job was dumped")
-        dumping = asyncio.create_task(sandbox.dump(images, deadline=deadline.left), name=f"dump {case.key}")
+        limit, wire = deadline.left, ways.wire
+        dump = sandbox.serve(images, wire, deadline=limit) if wire else sandbox.dump(images, deadline=limit)
+        dumping = asyncio.create_task(dump, name=f"dump {case.key}")
         await _both_alive(dumping, sending)
         sender.dumped()
         deadline.doing("its images were sent")

@@ -1,19 +1,24 @@
 """The actions around a move: begin it at either end, finish it, take it back, and rebuild what a lost journal knew."""
 
+import asyncio
 import logging
 
+from crds.job import MigrationMode
 from crds.placement import Role
 from crds.report import ENDED, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep, SourceStep
 from nodeagent.arrive import commit, refuse
 from nodeagent.case import Case
-from nodeagent.errors import MoveFailed, SandboxGone
+from nodeagent.engine import Sandbox
+from nodeagent.errors import EngineFailed, MoveFailed, SandboxGone
 from nodeagent.frames import Running
 from nodeagent.jobs import Placed, hold, new_record
-from nodeagent.journal import Stage, Step
+from nodeagent.journal import STEPS, Stage, Step
 from nodeagent.leave import send_job
 
 log = logging.getLogger(__name__)
+
+RETRY = 0.5  # seconds between two questions to a shim that did not answer
 
 
 async def begin_leaving(case: Case, placed: Placed) -> None:
@@ -35,10 +40,65 @@ async def send(case: Case) -> None:
         case.lost("it was running here, and is gone without an exit code")
         return
     answer = await send_job(case, sandbox)
-    if isinstance(answer, Running):
+    if isinstance(answer, Running) and _memory_follows(case):
+        await serve(case)
+    elif isinstance(answer, Running):
         await left(case)
     else:
         await resume(case, None, f"the destination refused: {answer.reason}")
+
+
+async def serve(case: Case) -> None:
+    """The activity: it runs at the destination, so it is killed here; its memory goes after it, to the end or until that fails.
+
+    How it ended is the destination's matter: nothing of it is left to be rescued here.
+    """
+    record = case.held
+    if record.at != SourceStep.SERVING:
+        old = record.report.move if record.report else None
+        move = old.model_copy(update={"step": str(SourceStep.SERVING)}) if old else None
+        await case.advance_decided(SourceStep.SERVING, report=case.report(ReportPhase.FROZEN, move=move))
+    sandbox = await case.adopt()
+    if sandbox is not None:
+        try:
+            await sandbox.sever()
+            await case.parts.hooks.at("leave.severed", record.copy_here)
+            await _streamed(case, sandbox)
+        except SandboxGone as error:
+            log.warning("job %s: nothing of its memory is here any more: %s", case.key, error)
+    await left(case)
+
+
+async def fetch(case: Case) -> None:
+    """The activity: it runs here, and is here as a whole when no more memory comes. Should some be missing, it has died of that."""
+    sandbox = await case.adopt()
+    if sandbox is None:
+        case.lost("it was running here, and is gone without an exit code")
+        return
+    try:
+        await _streamed(case, sandbox)
+    except SandboxGone:
+        return  # its exit says why
+    await case.parts.hooks.at("arrive.fetched", case.held.copy_here)
+    old = case.held.report
+    move = old.move.model_copy(update={"step": str(DestinationStep.RUNNING), "ok": True}) if old and old.move else None
+    await case.advance_decided(DestinationStep.RUNNING, report=case.report(ReportPhase.RUNNING, move=move))
+    log.info("job %s: all its memory is here", case.key)
+
+
+async def _streamed(case: Case, sandbox: Sandbox) -> None:
+    """Asks as often as it takes: a shim that is busy is no reason to give up. Raises SandboxGone."""
+    while True:
+        try:
+            await sandbox.streamed()
+            return
+        except EngineFailed as error:
+            log.warning("job %s: not known whether its memory is on its way, asking again: %s", case.key, error)
+            await asyncio.sleep(RETRY)
+
+
+def _memory_follows(case: Case) -> bool:
+    return case.held.order is not None and case.held.order.mode == MigrationMode.POST_COPY
 
 
 async def left(case: Case) -> None:
@@ -148,6 +208,9 @@ async def _step_of(case: Case, phase: ReportPhase | None, placed: Placed) -> Ste
         claim = await case.parts.ledger.standing_claim(case.key)
         accepted = claim is not None and claim.verdict == Verdict.ACCEPTED and claim.epoch == placed.placement.epoch
         return DestinationStep.COMMITTED if accepted else DestinationStep.RESTORING
+    move = stored.report.move if (stored := case.parts.ledger.stored(case.key)) and stored.report else None
+    if move is not None and move.step in (SourceStep.SERVING, DestinationStep.FETCHING):
+        return STEPS[move.step]
     steps: dict[ReportPhase | None, Step] = {
         ReportPhase.LEFT: SourceStep.GONE,
         ReportPhase.ABSENT: DestinationStep.REFUSED,

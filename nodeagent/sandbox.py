@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -24,8 +24,9 @@ from crds.report import Obstacle
 from nodeagent import criu, guard, links, shimlink
 from nodeagent.attachment import Attachment, connect
 from nodeagent.cgroups import Cgroups, JobGroup
-from nodeagent.engine import Copy, Exit, Network, Usage
+from nodeagent.engine import Copy, Exit, Network, PageWire, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
+from nodeagent.features import find_features
 from nodeagent.jobdir import LOG, SCRATCH, job_directory
 from nodeagent.links import BRIDGE
 from nodeagent.preflight import Preflight
@@ -68,11 +69,12 @@ class NamespaceEngine:
         return await self._criu.version()
 
     async def features(self) -> list[str]:
-        """``network`` when there is a bridge to plug jobs in."""
+        """Ways of moving; ``network`` when there is a bridge to plug jobs in."""
+        features = await find_features(self._criu)
         if not links.is_bridge(self.bridge):
             log.warning("there is no bridge %s: jobs with a network of their own cannot run here; see --bridge", self.bridge)
-            return []
-        return [FEATURE]
+            return features
+        return [*features, FEATURE]
 
     async def create(self, copy: Copy, network: Network | None = None) -> "NamespaceSandbox":
         """A fresh sandbox; whatever has the same namespace, name and epoch is ended first."""
@@ -182,15 +184,20 @@ class NamespaceSandbox:
     async def dump(self, images: Path, *, deadline: float) -> None:
         """criu dump; a failure of any kind, cancellation too, lets the job run on."""
         log_file = self._link.run_dir / "dump.log"
+        await self._dump(images, deadline, log_file, lambda job: criu.dump_command(job, images, log_file))
+
+    async def _dump(
+        self, images: Path, deadline: float, log_file: Path, argv: Callable[[int], list[str]], wire: PageWire | None = None
+    ) -> None:
         status = await self._ask("status")
         if status["phase"] != shim.RUNNING:
             raise EngineFailed(f"{self.copy.key}: nothing to dump, the sandbox is {status['phase']}")
         async with self._detached():
-            await self._dump(status["job"], images, log_file, deadline)
+            await self._dump_or_resume(images, deadline, log_file, argv(status["job"]), wire)
 
-    async def _dump(self, pid: int, images: Path, log_file: Path, deadline: float) -> None:
+    async def _dump_or_resume(self, images: Path, deadline: float, log_file: Path, argv: list[str], wire: PageWire | None) -> None:
         try:
-            await self._criu("dump", deadline, log_file, argv=criu.dump_command(pid, images, log_file))
+            await self._criu("dump", deadline, log_file, wire, argv=argv)
             criu.write_stopped(images, (await self._ask("status"))["stopped"])
             mend_terminals(images)
         except BaseException as error:
@@ -220,19 +227,36 @@ class NamespaceSandbox:
             self._attachments = [*(other for other in self._attachments if not other.gone), attachment]
         return attachment
 
+    async def serve(self, images: Path, wire: PageWire, *, deadline: float) -> None:
+        """criu dump that goes on as the server of the job's pages; a failure before that lets the job run on."""
+        log_file = self._link.run_dir / "dump.log"
+        await self._dump(images, deadline, log_file, lambda job: criu.serve_command(job, images, log_file, wire.tls), wire)
+
+    async def sever(self) -> None:
+        """SIGKILL to all but criu."""
+        await self._ask("sever")
+
+    async def streamed(self) -> None:
+        """Asks the shim, which answers when it is over."""
+        await self._link.ask("streamed", None)
+
     async def expect(self) -> None:
         """What a restore needs and can be done before the job is frozen."""
         await self._ask("expect", groups=[str(path) for path in self._group.restoring])
 
-    async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
+    async def restore(self, images: Path, *, last_pid: int, deadline: float, wire: PageWire | None = None) -> None:
         """criu restore into this empty sandbox; when it fails everything but the shim is killed."""
-        log_file = self._link.run_dir / "restore.log"
+        log_file, pages_log = self._link.run_dir / "restore.log", self._link.run_dir / "pages.log"
         stopped = criu.read_stopped(images)
+        lazily = {}
         argv = criu.restore_command(images, log_file)
+        if wire is not None:
+            argv = criu.restore_lazily_command(images, log_file)
+            lazily = {"fetch": criu.fetch_command(images, pages_log, wire.tls), "meeting": str(images / criu.MEETING)}
         if (phase := (await self._ask("status"))["phase"]) != shim.EMPTY:
             raise EngineFailed(f"{self.copy.key}: cannot restore, the sandbox is {phase}")
         try:
-            await self._criu("restore", deadline, log_file, argv=argv, last_pid=last_pid)
+            await self._criu("restore", deadline, log_file, wire, argv=argv, last_pid=last_pid, **lazily)
             await self._ask("restored", groups=[str(path) for path in self._group.throttled], stopped=stopped)
         except BaseException:
             await _despite_cancellation(self._clear())
@@ -240,6 +264,8 @@ class NamespaceSandbox:
 
     async def resume(self) -> None:
         """SIGCONT to all but what was stopped before the freeze; nothing when it runs."""
+        if (await self._ask("status"))["phase"] == shim.SERVING:
+            await self._end_criu()
         await self._ask("thaw")
 
     async def frozen(self) -> bool:
@@ -247,7 +273,7 @@ class NamespaceSandbox:
         if not self._link.lives:
             self._recorded_exit()
             return False
-        return (await self._ask("status"))["phase"] in (shim.FROZEN, shim.DUMPING)
+        return (await self._ask("status"))["phase"] in (shim.FROZEN, shim.DUMPING, shim.SERVING)
 
     async def last_pid(self) -> int:
         """Beyond it many numbers are in use neither as PID nor as thread, process group or session."""
@@ -318,15 +344,15 @@ class NamespaceSandbox:
         status = await self._ask("status")
         if status["phase"] == shim.RESTORING:
             await self._clear()
-        elif status["criu"] is not None and not self._group.frozen:
+        elif status["criu"] is not None and not self._group.frozen and not status["streaming"]:
             await self._end_criu()
 
-    async def _criu(self, verb: str, deadline: float, log_file: Path, **fields: Any) -> None:
+    async def _criu(self, verb: str, deadline: float, log_file: Path, wire: PageWire | None = None, **fields: Any) -> None:
         """Runs criu by the shim. EngineFailed with the cause it gives."""
         log_file.unlink(missing_ok=True)
         began = time.monotonic()
         try:
-            answer = await self._link.ask(verb, deadline, **fields)
+            answer = await self._link.ask(verb, deadline, wire=wire.sock.fileno() if wire else None, **fields)
         except TimeoutError:
             raise EngineFailed(f"{self.copy.key}: criu {verb} took longer than {deadline} s") from None
         if answer["rc"] != 0:
@@ -374,6 +400,8 @@ class NamespaceSandbox:
             raise EngineFailed(f"{self.copy.key}: its shim does not answer to {verb}") from None
 
     def _recorded_exit(self) -> Exit:
+        if (self._link.run_dir / "lost.json").exists():
+            raise SandboxGone(f"{self.copy.key}: a part of its memory never came: {criu.cause(self._link.run_dir / 'pages.log')}")
         try:
             data = json.loads((self._link.run_dir / "exit.json").read_text())
         except FileNotFoundError:

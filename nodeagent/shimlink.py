@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -159,18 +160,24 @@ class ShimLink:
             except TimeoutError:
                 raise EngineFailed(f"{self.name}: processes hang in the kernel {DEATH_SECONDS} s after SIGKILL") from None
 
-    async def ask(self, verb: str, timeout: float = ANSWER_SECONDS, **fields: Any) -> dict[str, Any]:
-        """One request. SandboxGone when it is dead or dies meanwhile, TimeoutError, EngineFailed when it refuses."""
-        answer = await self.ask_raw(verb, timeout, **fields)
+    async def ask(
+        self, verb: str, timeout: float | None = ANSWER_SECONDS, *, wire: int | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """One request. SandboxGone when it is dead or dies meanwhile, TimeoutError, EngineFailed when it refuses.
+
+        ``wire`` is a descriptor that goes with it."""
+        answer = await self.ask_raw(verb, timeout, wire=wire, **fields)
         if not answer["ok"]:
             raise EngineFailed(f"{self.name}: {answer['error']}")
         return answer
 
-    async def ask_raw(self, verb: str, timeout: float = ANSWER_SECONDS, **fields: Any) -> dict[str, Any]:
+    async def ask_raw(
+        self, verb: str, timeout: float | None = ANSWER_SECONDS, *, wire: int | None = None, **fields: Any
+    ) -> dict[str, Any]:
         """Like ``ask``, but a refusal is an answer too."""
         async with asyncio.timeout(timeout):
             try:
-                line = await self._exchange(json.dumps({"do": verb, **fields}).encode() + b"\n")
+                line = await self._exchange(json.dumps({"do": verb, **fields}).encode() + b"\n", wire)
             except (FileNotFoundError, ConnectionError):
                 line = b""
         if not line.endswith(b"\n"):
@@ -178,10 +185,19 @@ class ShimLink:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    async def _exchange(self, request: bytes) -> bytes:
+    async def _exchange(self, request: bytes, wire: int | None = None) -> bytes:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
         directory = os.open(self.run_dir, os.O_PATH | os.O_DIRECTORY)
         try:  # by way of the descriptor: a socket's own path may not be longer than 107 bytes
-            reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{directory}/control", limit=LINE)
+            await self._loop.sock_connect(sock, f"/proc/self/fd/{directory}/control")
+            if wire is not None:
+                socket.send_fds(sock, [request[:1]], [wire])  # fits: the connection is new
+                request = request[1:]
+            reader, writer = await asyncio.open_unix_connection(sock=sock, limit=LINE)
+        except BaseException:
+            sock.close()
+            raise
         finally:
             os.close(directory)
         try:

@@ -54,9 +54,11 @@ class Room:
         self._promises: list[Promise] = []
 
     @contextmanager
-    def promise(self, memory: int, *, restored: bool) -> Iterator[Promise]:
-        """Room for a job of ``memory`` resident bytes: its images, and itself if ``restored``. MoveFailed when there is none."""
-        promise = Promise(images_need(memory), memory if restored else 0)
+    def promise(self, memory: int, *, restored: bool, follows: bool = False) -> Iterator[Promise]:
+        """Room for a job of ``memory`` resident bytes: its images, and itself if ``restored``. MoveFailed when there is none.
+
+        Where its memory ``follows`` the job there are small images only."""
+        promise = Promise(images_need(0 if follows else memory), memory if restored else 0)
         self._check(promise)
         self._promises.append(promise)
         try:

@@ -24,7 +24,7 @@ from nodeagent.decide import Do, View, decide, decide_offline, guarded, needs_li
 from nodeagent.engine import Copy
 from nodeagent.errors import AgentError
 from nodeagent.jobs import Placed
-from nodeagent.journal import HERE, Record, Stage
+from nodeagent.journal import HERE, RUNS_HERE, Record, Stage
 from store.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -204,8 +204,8 @@ class Worker:
     def _still_wanted(self, case: Case, placed: Placed | None) -> bool:
         if placed is None:
             return False
-        if case.exit is not None and (case.held.at in HERE or case.held.at in (SourceStep.CONNECTING, SourceStep.FREEZING)):
-            return False  # it ended before it could be frozen
+        if case.exit is not None and (case.held.at in RUNS_HERE or case.held.at in (SourceStep.CONNECTING, SourceStep.FREEZING)):
+            return False  # it ended before it could be frozen, or before it was here as a whole
         return self._acting_on == _identity(placed.placement)
 
     async def _end_activity(self, case: Case, placed: Placed | None) -> None:
@@ -249,7 +249,7 @@ class Worker:
 
     def _with_usage(self, case: Case, report: JobReport) -> JobReport:
         """The report with what was used, when that changed noticeably: not every look is worth a write."""
-        if case.held.at not in HERE:
+        if case.held.at not in RUNS_HERE:
             return report
         if case.obstacles is not None:
             report = report.model_copy(update={"obstacles": case.obstacles})
@@ -276,7 +276,7 @@ class Worker:
 
     async def look(self) -> None:
         """Sees what the job uses; the worker then tells if that is worth it."""
-        if self._case is not None and self._case.record is not None and self._case.record.at in HERE:
+        if self._case is not None and self._case.record is not None and self._case.record.at in RUNS_HERE:
             await self._case.measure()
             self.wake()
 
@@ -317,7 +317,9 @@ def _identity(placement: Placement) -> tuple[str, int, int, Role, str]:
 
 _ACTIVITIES: dict[Do, Callable[[Case, Placed], Coroutine[Any, Any, None]]] = {
     Do.SEND: lambda case, _: moves.send(case),
+    Do.SERVE: lambda case, _: moves.serve(case),
     Do.RECEIVE: lambda case, _: receive_job(case),
+    Do.FETCH: lambda case, _: moves.fetch(case),
     Do.CHECKPOINT: checkpoint.take,
     Do.RESTORE: lambda case, _: revive.restore_job(case),
 }

@@ -68,6 +68,8 @@ class World:
         self.claims: Grid[Claim] = Grid()
         self.alive: dict[str, Seen[Alive]] = {}
         """By node; the node's heartbeat is there."""
+        self.sessions: dict[str, int] = {}
+        """By node: how often its heartbeat was seen to begin. Two looks with the same number saw the same presence or absence."""
         self.load: dict[str, Seen[LoadVector]] = {}
         """By node."""
         self.addresses: dict[str, Seen[Reservation]] = {}
@@ -143,6 +145,8 @@ class World:
         value = _read(parts, new) if new else None
         before = self._values.pop(key, None)
         self._forget(key, parts, before[1] if before else None)
+        if new is not None and parts[0] == "nodes" and parts[2] == "alive":
+            self.sessions[parts[1]] = self.sessions.get(parts[1], 0) + 1
         if new is not None and value is not None:
             self._values[key] = (new.mod_revision, value)
             self._keep(key, parts, value, new.mod_revision)

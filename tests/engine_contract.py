@@ -1,8 +1,8 @@
 """What every ``Engine`` must do: the same tests run on the fake and on namespaces with real criu.
 
-A suite derives from ``EngineContract`` and has four fixtures: ``engine``; ``restarted``, a function that returns a second
+A suite derives from ``EngineContract`` and has five fixtures: ``engine``; ``restarted``, a function that returns a second
 engine of the same node, as a restarted agent has; ``images``, which makes a fresh empty directory the engine can write to;
-``heard``, which says whether a copy with a network of its own answers to others.
+``heard``, which says whether a copy with a network of its own answers to others; ``wires``, which makes both ends of a wire.
 """
 
 import asyncio
@@ -15,12 +15,13 @@ import pytest
 
 from crds.job import Fencing, JobSpec
 from crds.network import FEATURE
-from nodeagent.engine import Copy, Engine, Network, Sandbox
+from nodeagent.engine import Copy, Engine, Network, PageWire, Sandbox
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 
 Restarted = Callable[[], Awaitable[Engine]]
 Images = Callable[[], Path]
 Heard = Callable[[Copy], Awaitable[bool]]
+Wires = Callable[[], Awaitable[tuple[PageWire, PageWire]]]
 
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/"}
 DEADLINE = 20.0
@@ -53,6 +54,18 @@ async def moved(engine: Engine, old: Sandbox, images: Path, network: Network | N
     await old.dump(images, deadline=DEADLINE)
     last = await old.last_pid()
     await new.restore(images, last_pid=last, deadline=DEADLINE)
+    return new
+
+
+async def moved_lazily(engine: Engine, old: Sandbox, images: Path, wires: Wires) -> Sandbox:
+    """As ``moved``, but most memory is still to come."""
+    new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
+    await new.expect()
+    out, into = await wires()
+    await old.serve(images, out, deadline=DEADLINE)
+    out.sock.close()
+    await new.restore(images, last_pid=await old.last_pid(), deadline=DEADLINE, wire=into)
+    into.sock.close()
     return new
 
 
@@ -362,3 +375,68 @@ class EngineContract:
         assert found is not None
         await found.resume()
         assert await heard(frozen.copy)
+
+    async def test_memory_follows_a_job_that_goes_on_where_it_was(self, engine: Engine, images: Images, wires: Wires) -> None:
+        old = await started(engine, copy("lazy"), "sh", "-c", "sleep 0.4; exit 6")
+        new = await moved_lazily(engine, old, images(), wires)
+        assert await old.frozen()
+        assert await new.frozen()
+        await old.sever()
+        await new.resume()
+        async with asyncio.timeout(DEADLINE):
+            await old.streamed()
+            await new.streamed()
+        with pytest.raises(EngineFailed):
+            await old.resume()
+        await old.sever()
+        await old.kill()
+        assert await code(new) == 6
+        assert await engine.leftovers() == [new.copy]
+
+    async def test_source_of_memory_can_go_on_instead(self, engine: Engine, images: Images, wires: Wires) -> None:
+        old = await started(engine, copy("back"), "sh", "-c", "sleep 0.4; exit 8")
+        out, _ = await wires()
+        await old.serve(images(), out, deadline=DEADLINE)
+        assert await old.frozen()
+        await old.resume()
+        assert not await old.frozen()
+        assert await code(old) == 8
+
+    async def test_death_of_the_agent_does_not_stop_memory(
+        self, engine: Engine, restarted: Restarted, images: Images, wires: Wires
+    ) -> None:
+        old = await started(engine, copy("outlives"), "sh", "-c", "sleep 0.4; exit 7")
+        new = await moved_lazily(engine, old, images(), wires)
+        again = await restarted()
+        source, target = await again.adopt(old.copy), await again.adopt(new.copy)
+        assert source is not None
+        assert target is not None
+        assert await source.frozen()
+        await source.sever()
+        await target.resume()
+        async with asyncio.timeout(DEADLINE):
+            await source.streamed()
+            await target.streamed()
+        assert await code(target) == 7
+        await source.kill()
+
+    async def test_job_whose_memory_does_not_come_is_gone(self, engine: Engine, images: Images, wires: Wires) -> None:
+        script = "import time\na = bytearray(100 << 20)\nfor at in range(0, len(a), 4096): a[at] = 1\ntime.sleep(1000)"
+        old = await started(engine, copy("torn"), "python3", "-c", script)
+        async with asyncio.timeout(DEADLINE):
+            while (await old.usage()).memory < self.torn_memory:  # noqa: ASYNC110 - nothing tells it
+                await asyncio.sleep(0.01)
+        new = await moved_lazily(engine, old, images(), wires)
+        await old.kill()
+        with pytest.raises(SandboxGone, match="part of its memory never came"):
+            await code(new)
+
+    torn_memory = 100 << 20
+
+    async def test_end_of_a_stream_that_never_was(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("dry"), *LONG)
+        async with asyncio.timeout(DEADLINE):
+            await sandbox.streamed()
+        with pytest.raises(EngineFailed):
+            await sandbox.sever()
+        assert (await sandbox.usage()).processes == 1

@@ -15,18 +15,24 @@ What always holds:
   outside the tree criu dumps, and be lost by a move.
 - At most one criu runs, and it is our child: it dies with us, not with the agent.
 
+- A job whose memory does not come whole is killed before it can read zeros in its place: RUN_DIR/lost.json is there then.
+
 Requests, each answered by one line {"ok": true, …} or {"ok": false, "error": …}:
     start {command, env, workdir, log, groups, run_as}
                                                 -> {pid} | {code, error}: why it could not be started, as the shell would say
     status {}                                   -> {phase, job, criu, last_pid, stopped}
-    dump {argv}                                 -> {rc}, when criu has ended; "frozen" from now on, if it succeeded or not
+    dump {argv}                                 -> {rc}, when criu has ended; "frozen" from now on, if it succeeded or not. With a
+                                                   descriptor: when criu hands out pages on it, "serving" from now on
     expect {groups}                             a restore will follow: a child enters these groups now, which takes 15 ms, and
                                                    starts criu later; so that is not part of the freeze
-    restore {argv, last_pid}                    -> {rc}, likewise; the namespace's last PID is set first, so that criu and its
-                                                   children stay clear of the job's PIDs
+    restore {argv, last_pid, fetch, meeting}    -> {rc}, likewise; the namespace's last PID is set first, so that criu and its
+                                                   children stay clear of the job's PIDs. With a descriptor the command ``fetch``
+                                                   gets pages by it, for a restore that meets it at the socket ``meeting``
     restored {groups, stopped}                  -> {pid}: takes the restored tree as the job; "frozen" from now on. It enters the
                                                    groups after the answer: that takes 12 ms, while the caller commits
     abort {force}                               makes criu give up; unless forced, so that it puts the job in order first
+    sever {}                                    kills a frozen job, but not the criu that hands out its pages: "severed"
+    streamed {}                                 -> {rc}, when no pages go out or come in any more
     thaw {}                                     SIGCONT to all but those that were stopped before the freeze: "running"
     clear {}                                    kills everything but ourselves: "empty"
     signal {number}                             to the job's first process

@@ -3,6 +3,7 @@
 # importing pathlib takes as long as all the rest
 from __future__ import annotations  # so that typing need not be imported either
 
+import fcntl
 import json
 import os
 import signal
@@ -14,8 +15,11 @@ from nodeagent.shim.program import reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
 
+HIGH = 1024
+"""Above all descriptors that we have ourselves."""
 STARTER_SECONDS = 5.0
 """For a fork; it is a millisecond unless the machine is drowning."""
 
@@ -73,16 +77,23 @@ def become_starter(channel: socket.socket, run_dir: str, groups: list[str]) -> N
         os._exit(0)
 
 
-def become_criu(run_dir: str, argv: list[str]) -> NoReturn:
-    """In the child: never returns. What criu says before it has opened its log goes to RUN_DIR/criu.out."""
+def become_criu(run_dir: str, argv: list[str], descriptors: Iterable[int] = (), output: str = "criu.out") -> NoReturn:
+    """In the child: never returns. What criu says before it has opened its log goes to RUN_DIR/``output``.
+
+    It has the ``descriptors`` as 3, 4, …
+    """
     try:
         os.setsid()
         reset_signals()
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that abort makes writes fail instead of killing it
-        output = os.open(run_dir + "/criu.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.closerange(3, 65536)
+        said = os.open(f"{run_dir}/{output}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        kept = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, HIGH) for descriptor in descriptors]  # out of the way of each other
+        os.closerange(3, HIGH)
+        for number, descriptor in enumerate(kept, 3):
+            os.dup2(descriptor, number)
+        os.closerange(3 + len(kept), 65536)
         os.execvp(argv[0], argv)
     finally:
         os._exit(127)

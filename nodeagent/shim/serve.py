@@ -14,21 +14,24 @@ from nodeagent.shim.answers import Refused, answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from nodeagent.shim.state import Shim
 
 MAX_LINE = 1 << 20
 """Bytes; the store takes no object above 1 MiB, so no command is longer."""
+MOST_DESCRIPTORS = 4
 
 
-def obey(shim: Shim, connection: socket.socket, line: bytes) -> None:
-    """One request, one answer; only criu's comes later."""
+def obey(shim: Shim, connection: socket.socket, line: bytes, descriptors: list[int]) -> None:
+    """One request, one answer; only criu's comes later. ``descriptors`` came with it."""
     try:
         request = json.loads(line)
         verb = request.pop("do")
-        if verb in ("dump", "restore"):
-            (shim.dump if verb == "dump" else shim.restore)(connection, **request)
+        later: dict[str, Any] = {"dump": shim.dump, "restore": shim.restore, "streamed": shim.streamed}
+        if verb in later:
+            later[verb](connection, **request, **({"pages": descriptors[0]} if descriptors else {}))
             return
         verbs: dict[str, Any] = {
             "start": shim.start,
@@ -37,6 +40,7 @@ def obey(shim: Shim, connection: socket.socket, line: bytes) -> None:
             "abort": shim.abort,
             "restored": shim.restored,
             "thaw": shim.thaw,
+            "sever": shim.sever,
             "clear": shim.clear,
             "signal": shim.send_signal,
         }
@@ -45,6 +49,9 @@ def obey(shim: Shim, connection: socket.socket, line: bytes) -> None:
         result = {"ok": False, "error": str(error), **error.fields}
     except (OSError, ValueError, KeyError, TypeError) as error:
         result = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
     answer(connection, result)
     shim.enter_late()
 
@@ -78,12 +85,14 @@ def serve(shim: Shim, listener: socket.socket) -> NoReturn:
     def called() -> None:
         connection, _ = listener.accept()
         connection.setblocking(False)
-        received = bytearray()
-        selector.register(connection, selectors.EVENT_READ, lambda: heard(connection, received))
+        received: bytearray = bytearray()
+        descriptors: list[int] = []
+        selector.register(connection, selectors.EVENT_READ, lambda: heard(connection, received, descriptors))
 
-    def heard(connection: socket.socket, received: bytearray) -> None:
+    def heard(connection: socket.socket, received: bytearray, descriptors: list[int]) -> None:
         try:
-            data = connection.recv(65536)
+            data, came, _, _ = socket.recv_fds(connection, 65536, MOST_DESCRIPTORS)
+            descriptors += came
         except OSError:
             data = b""
         received += data
@@ -91,9 +100,20 @@ def serve(shim: Shim, listener: socket.socket) -> NoReturn:
             return  # more is to come
         selector.unregister(connection)
         if b"\n" in data:
-            obey(shim, connection, bytes(received))
+            obey(shim, connection, bytes(received), descriptors)
         else:
             connection.close()
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def watch(descriptor: int, then: Callable[[], None]) -> None:
+        def once() -> None:
+            selector.unregister(descriptor)
+            then()
+
+        selector.register(descriptor, selectors.EVENT_READ, once)
+
+    shim.watch = watch
 
     selector.register(wake_end, selectors.EVENT_READ, ended)
     selector.register(listener, selectors.EVENT_READ, called)

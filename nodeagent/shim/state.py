@@ -14,12 +14,14 @@ from nodeagent.shim.answers import Refused, answer
 from nodeagent.shim.criu import Starter, become_criu
 from nodeagent.shim.identity import argv_as, dump_as, stop_writing
 from nodeagent.shim.kernel import children_first, clear_of, processes, read_int, write, write_atomically
+from nodeagent.shim.pages import copy_userfaultfds, start_fetching
 from nodeagent.shim.program import become_job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
     from nodeagent.shim.answers import Answer
     from nodeagent.shim.wire import Wire
@@ -28,6 +30,8 @@ CLEAR_SECONDS = 5.0
 """Killed processes are gone in milliseconds unless they hang in the kernel."""
 
 EMPTY, RUNNING, DUMPING, FROZEN, RESTORING = "empty", "running", "dumping", "frozen", "restoring"
+SERVING, SEVERED = "serving", "severed"
+"""Frozen, and criu hands out its pages; the same after the job itself was killed here."""
 
 
 class Shim:
@@ -46,6 +50,18 @@ class Shim:
         self.waiting: socket.socket | None = None
         """Connection to answer when criu has ended."""
         self.starter: Starter | None = None
+        self.watch: Callable[[int, Callable[[], None]], None] = lambda descriptor, then: None
+        """Calls ``then`` once, when the descriptor can be read. The main loop gives us its own."""
+        self.fetching: int | None = None
+        """lazy-pages, while pages come in."""
+        self.faults: list[int] = []
+        """Copies of its userfaultfds."""
+        self.stream_code = 0
+        """How criu ended that handed out or fetched pages."""
+        self.served = False
+        """A SIGSTOP was sent to the job, which may not have come to it yet."""
+        self.listeners: list[socket.socket] = []
+        """Connections to answer when pages have ceased to go out or come in."""
 
     # requests
 
@@ -85,19 +101,30 @@ class Shim:
             "criu": self.criu,
             "last_pid": clear_of({number for _, _, numbers in found for number in numbers}, read_int("/proc/sys/kernel/pid_max")),
             "stopped": self.stopped,
+            "streaming": self.streaming,
         }
 
-    def dump(self, connection: socket.socket, argv: list[str]) -> None:
+    @property
+    def streaming(self) -> bool:
+        """Whether pages go out or come in."""
+        return self.fetching is not None or (self.criu is not None and self.phase in (SERVING, SEVERED))
+
+    def dump(self, connection: socket.socket, argv: list[str], pages: int | None = None) -> None:
         self.must_be(RUNNING)
+        if self.fetching is not None:
+            raise Refused("a part of its memory is still on its way from the node it was on before")
         if self.wire is not None:
             self.wire.block()
             self.wire.drain()
         argv = argv_as(dump_as(pid for pid, _, _ in processes()), argv)
         self.stopped = [pid for pid, state, _ in processes() if state == "T"]
+        told, tell = os.pipe()
         pid = os.fork()
         if pid == 0:
-            become_criu(self.run_dir, argv)
+            become_criu(self.run_dir, argv, () if pages is None else (pages, tell))
+        os.close(tell)
         self.criu, self.phase, self.waiting = pid, DUMPING, connection
+        self.watch(told, lambda: self.serves(told))
 
     def expect(self, groups: list[str]) -> Answer:
         self.must_be(EMPTY)
@@ -106,12 +133,22 @@ class Shim:
         self.starter = Starter(self.run_dir, groups)
         return {}
 
-    def restore(self, connection: socket.socket, argv: list[str], last_pid: int) -> None:
+    def restore(
+        self,
+        connection: socket.socket,
+        argv: list[str],
+        last_pid: int,
+        fetch: list[str] | None = None,
+        meeting: str = "",
+        pages: int = -1,
+    ) -> None:
         self.must_be(EMPTY)
         starter, self.starter = self.starter, None
         if starter is None:
             raise Refused("no restore was expected")
         write("/proc/sys/kernel/ns_last_pid", str(last_pid))
+        if fetch is not None:
+            self.fetching = start_fetching(self.run_dir, fetch, pages, meeting)
         self.criu, self.phase, self.waiting = starter.start(argv), RESTORING, connection
 
     def abort(self, force: bool = False) -> Answer:
@@ -121,15 +158,19 @@ class Shim:
         """
         if self.criu is not None and force:
             os.kill(self.criu, signal.SIGKILL)
+        elif self.criu is not None and self.phase == SERVING:
+            os.kill(self.criu, signal.SIGTERM)  # nothing of it is in the job any more
         elif self.criu is not None:
             stop_writing(self.criu)
         return {}
 
     def restored(self, groups: list[str], stopped: list[int]) -> Answer:
         self.must_be(RESTORING)
-        children = self.children()
+        children = [pid for pid in self.children() if pid != self.fetching]
         if self.criu is not None or len(children) != 1:
             raise Refused(f"criu left {len(children)} children behind, not 1")
+        if self.fetching is not None:
+            self.faults = copy_userfaultfds(self.fetching)
         self.job, self.phase, self.stopped, self.groups = children[0], FROZEN, stopped, groups
         return {"pid": self.job}
 
@@ -146,6 +187,8 @@ class Shim:
     def thaw(self) -> Answer:
         if self.phase == EMPTY:
             return {}
+        if self.phase == SEVERED:
+            raise Refused("the job was killed here, because it runs elsewhere")
         if self.criu is not None or self.phase == RESTORING:
             raise Refused(f"criu is still {self.phase}")
         self.open_wire()
@@ -153,8 +196,9 @@ class Shim:
             return {}
         self.phase = RUNNING
         for pid, state in children_first():  # a shell that runs before its children takes them for stopped by somebody
-            if state in "Tt" and pid not in self.stopped:
+            if (state in "Tt" or self.served) and pid not in self.stopped:
                 os.kill(pid, signal.SIGCONT)
+        self.served = False
         return {}
 
     def open_wire(self) -> None:
@@ -165,10 +209,27 @@ class Shim:
         except OSError as error:  # better a job without a network than one that stands still
             print(f"no network: {error}", file=sys.stderr, flush=True)
 
+    def sever(self) -> Answer:
+        """The job runs elsewhere: kills it here, without keeping criu from handing out what it holds of the job's memory."""
+        if self.phase not in (SERVING, FROZEN, SEVERED):
+            raise Refused(f"the sandbox is {self.phase}, not frozen")
+        self.job, self.phase = None, SEVERED
+        for pid, _, _ in processes():
+            if pid != self.criu:
+                os.kill(pid, signal.SIGKILL)
+        return {}
+
+    def streamed(self, connection: socket.socket) -> None:
+        """Answers when no pages go out or come in any more."""
+        self.listeners.append(connection)
+        if not self.streaming:
+            self.stream_ended(self.stream_code)
+
     def clear(self) -> Answer:
         if os.getpid() != 1:
             raise Refused("not pid 1 of a namespace: this would kill everything on the machine")
-        self.job, self.phase, self.stopped, self.starter = None, EMPTY, [], None
+        self.job, self.phase, self.stopped, self.starter, self.fetching = None, EMPTY, [], None, None
+        self.served = False
         deadline = time.monotonic() + CLEAR_SECONDS
         while list(processes()):
             if time.monotonic() > deadline:
@@ -201,10 +262,15 @@ class Shim:
             if pid == 0:
                 return
             if pid == self.job:
-                write_atomically(self.run_dir + "/exit.json", {"code": exit_code(status), "time": time.time()})
-                os._exit(0)
+                self.job_ended(status)
             if pid == self.criu:
                 self.criu_ended(exit_code(status))
+            if pid == self.fetching:
+                self.fetch_ended(exit_code(status))
+
+    def job_ended(self, status: int) -> NoReturn:
+        write_atomically(self.run_dir + "/exit.json", {"code": exit_code(status), "time": time.time()})
+        os._exit(0)
 
     def children(self) -> list[int]:
         """Ours; the job's first process keeps its own orphans."""
@@ -218,8 +284,52 @@ class Shim:
             for pid in self.children():
                 if pid != self.job:  # a criu that was killed leaves those it tries the kernel with; they would sleep for ever
                     os.kill(pid, signal.SIGKILL)
+        if self.phase in (SERVING, SEVERED):
+            self.phase = FROZEN if self.phase == SERVING else SEVERED
+            self.stream_ended(code)
+        self.tell_waiting(code)
+
+    def tell_waiting(self, code: int) -> None:
         connection, self.waiting = self.waiting, None
         if connection is not None:
+            answer(connection, {"ok": True, "rc": code})
+
+    def serves(self, told: int) -> None:
+        """criu has said that it will hand out pages from now on, or it has closed its end without saying that.
+
+        It holds the processes by ptrace. Should it die, they would run; with a SIGSTOP that waits for them they come to the same
+        state as after any other dump, without one instruction.
+        """
+        data = os.read(told, 1)
+        os.close(told)
+        if data and self.criu is not None and self.phase == DUMPING:
+            for pid, _, _ in processes():
+                if pid != self.criu:
+                    os.kill(pid, signal.SIGSTOP)
+            self.phase, self.served = SERVING, True
+            self.tell_waiting(0)
+
+    def fetch_ended(self, code: int) -> None:
+        """Pages do not come any more. Unless all have come the job must not run on: it would read zeros."""
+        self.fetching = None
+        if code and self.criu is not None:
+            os.kill(self.criu, signal.SIGKILL)  # a restore in the middle of which they were lost
+        elif code and self.job is not None:
+            pid, status = os.waitpid(self.job, os.WNOHANG)
+            if pid:
+                self.job_ended(status)  # that is why
+            write_atomically(self.run_dir + "/lost.json", {"code": code, "time": time.time()})
+            self.clear()
+            os._exit(1)
+        for descriptor in self.faults:
+            os.close(descriptor)
+        self.faults = []
+        self.stream_ended(code)
+
+    def stream_ended(self, code: int) -> None:
+        self.stream_code = code
+        listeners, self.listeners = self.listeners, []
+        for connection in listeners:
             answer(connection, {"ok": True, "rc": code})
 
 

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterable
 
 from crds import keys
+from crds.cluster import Cluster
 from crds.job import FINISHED, NO_ADDRESS, NO_ROOM, NODE_LOST, PLACED, PROCESS_LOST, SCHEDULED, STOP_FINALIZER, Job, JobPhase
 from crds.meta import set_condition
 from crds.node import Node
@@ -15,8 +16,8 @@ from crds.report import ENDED
 from reconciler.context import Context
 from reconciler.controllers.mirror import fail, mirror, only_figures_differ
 from reconciler.controllers.networks import Address, address_for, release, reserve
-from reconciler.controllers.placing import placement_of
-from reconciler.controllers.readiness import is_ready, is_written_off
+from reconciler.controllers.placing import fencing_of, placement_of
+from reconciler.controllers.readiness import has_fenced, is_ready, is_written_off, silence
 from reconciler.controllers.snapshot import SETTLING, request_for, take_snapshot
 from reconciler.controllers.watches import job_of, jobs_of_node, own, waiting_jobs
 from reconciler.grid import Seen
@@ -24,7 +25,7 @@ from reconciler.planning.addresses import NoAddress
 from reconciler.planning.placement import choose_node
 from reconciler.runtime.declare import Watch, controller
 from reconciler.runtime.outcome import DONE, Again, Terminal
-from reconciler.world import World, work_key
+from reconciler.world import Delta, World, work_key
 
 FIGURES_EVERY = 5.0
 """Seconds between two writes of a status in which only figures changed."""
@@ -38,6 +39,12 @@ def _all(world: World) -> Iterable[str]:
     return [work_key(job) for job in world.all(Job)]
 
 
+def _with_default_fencing(delta: Delta, world: World) -> Iterable[str]:
+    """All jobs that leave it to the cluster what becomes of them on a node that lost touch, when that changed."""
+    before, after = (obj.spec.fencing if isinstance(obj, Cluster) else None for obj in (delta.old, delta.new))
+    return [work_key(job) for job in world.all(Job) if job.spec.fencing is None] if before != after else []
+
+
 @controller(
     "job",
     kind=Job,
@@ -47,6 +54,7 @@ def _all(world: World) -> Iterable[str]:
         Watch("placements/", own),
         Watch("nodes/", job_of),
         Watch("objects/nodes/", jobs_of_node),
+        Watch("objects/clusters/", _with_default_fencing),
         Watch("objects/", waiting_jobs),
         Watch("placements/", waiting_jobs),
         Watch("nodes/", waiting_jobs),
@@ -57,6 +65,7 @@ async def reconcile_job(context: Context, key: str) -> Again:
     if job is None:
         return DONE
     _check_readable(context.world, key)
+    await _clear_up(context, job)
     held = _held(context.world, job)
     if job.metadata.deletion_timestamp is not None:
         return await _release(context, job, held)
@@ -126,14 +135,24 @@ async def _observe(context: Context, job: Job, held: dict[str, Seen[Placement]])
     mine = report.value if report and report.value.uid == job.metadata.uid else None
     if mine is None and is_written_off(context.world, node):
         return await _write(context, job, fail(job, NODE_LOST, f"node/{node} is not part of the cluster any more", context.now()))
-    new = mirror(job, mine, ready=is_ready(context.world, node), now=context.now())
+    await _keep_fencing(context, job, held[node])
+    where = has_fenced(context.world, node, work_key(job), silence(context, node))
+    new = mirror(job, mine, ready=is_ready(context.world, node), now=context.now(), silence=where.why)
     if new.status == job.status:
-        return DONE
+        return Again(where.after)
     wait = FIGURES_EVERY - context.stopwatch.passed(("figures", job.metadata.uid))
     if only_figures_differ(job.status, new.status) and wait > 0:
         return Again(wait)
     context.stopwatch.restart(("figures", job.metadata.uid))
     return await _write(context, job, new)
+
+
+async def _keep_fencing(context: Context, job: Job, placed: Seen[Placement]) -> None:
+    """The cluster's default may have changed since the job was placed. The agent needs no other epoch for that."""
+    wish = fencing_of(job, context.world.cluster)
+    if placed.value.fencing != wish:
+        new = placed.value.model_copy(update={"fencing": wish})
+        await context.store.transaction().expect(*context.world.expect(placed.key)).put(placed.key, new).commit()
 
 
 async def _without_placement(context: Context, job: Job, held: dict[str, Seen[Placement]]) -> Again:
@@ -158,6 +177,17 @@ async def _write(context: Context, old: Job, new: Job) -> Again:
 
 
 # --- letting go ---
+
+
+async def _clear_up(context: Context, job: Job) -> None:
+    """A node from which the job was taken away has said, by removing its report, that nothing of it is left; or will never say."""
+    world, key = context.world, work_key(job)
+    for node, seen in world.placements.of_job(key).items():
+        if seen.value.uid != job.metadata.uid or seen.value.role != Role.DROP:
+            continue
+        if world.reports.find(node, key) is None or is_written_off(world, node):
+            report = keys.report(node, job.namespace, job.name)
+            await context.store.transaction().expect(*world.expect(seen.key, report)).delete(seen.key).commit()
 
 
 async def _release(context: Context, job: Job, held: dict[str, Seen[Placement]]) -> Again:
@@ -212,9 +242,12 @@ def _check_readable(world: World, key: str) -> None:
 
 
 def _held(world: World, job: Job) -> dict[str, Seen[Placement]]:
-    """Placements of this very job, by node. One of an earlier job of the same name is the garbage controller's."""
+    """Placements of this very job, by node. One of an earlier job of the same name is the garbage controller's.
+
+    Those from which it was taken away hold nothing that counts; they stay until their nodes are back (``_clear_up``).
+    """
     found = world.placements.of_job(work_key(job))
-    return {node: seen for node, seen in found.items() if seen.value.uid == job.metadata.uid}
+    return {n: seen for n, seen in found.items() if seen.value.uid == job.metadata.uid and seen.value.role != Role.DROP}
 
 
 def _node_key(node: str) -> str:

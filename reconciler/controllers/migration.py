@@ -146,6 +146,8 @@ def _may_begin(context: Context, migration: Migration) -> Begin | NotYet | Never
     destination = _destination(context, migration, job, source)
     if isinstance(destination, Never):
         return destination
+    if world.placements.find(destination, key):
+        return NotYet(f"node/{destination} has not ended its stale copy of the job yet")
     if world.claims.find(destination, key):
         return NotYet(f"node/{destination} has not tidied up an earlier arrival of the job yet")
     request = mode_request(world, migration, job, destination)

@@ -21,8 +21,10 @@ from crds.report import ENDED, JobReport, ReportPhase
 from reconciler.controllers import migratable
 
 
-def mirror(job: Job, report: JobReport | None, *, ready: bool, now: datetime) -> Job:
-    """A copy of the job with the status that follows from its node's report (None: none yet) and the node's readiness."""
+def mirror(job: Job, report: JobReport | None, *, ready: bool, now: datetime, silence: str = "") -> Job:
+    """A copy of the job with the status that follows from its node's report (None: none yet) and the node's readiness.
+
+    ``silence`` says what is known of it while the node is not ready."""
     new = job.model_copy(deep=True)
     status = new.status
     status.observed_generation = job.metadata.generation
@@ -31,7 +33,7 @@ def mirror(job: Job, report: JobReport | None, *, ready: bool, now: datetime) ->
     if report is not None and report.phase in ENDED:
         _finish_by(new, report, now)
     elif not ready:
-        _unknown(new, now)
+        _unknown(new, now, silence)
     elif report is None or report.phase == ReportPhase.STARTING:
         status.phase, status.message = JobPhase.STARTING, f"node/{status.node} is starting it"
     elif report.phase in (ReportPhase.RUNNING, ReportPhase.FROZEN):
@@ -64,8 +66,8 @@ def _running(job: Job, report: JobReport, now: datetime) -> None:
     migratable.note(job, report, now)
 
 
-def _unknown(job: Job, now: datetime) -> None:
-    message = f"node/{job.status.node} does not answer: the job is where it was, its state is not known"
+def _unknown(job: Job, now: datetime, silence: str) -> None:
+    message = f"node/{job.status.node} does not answer: {silence or 'the job is where it was, its state is not known'}"
     job.status.phase, job.status.message = JobPhase.UNKNOWN, message
     _set(job, RUNNING, Truth.UNKNOWN, NODE_LOST, message, now)
 
@@ -73,7 +75,7 @@ def _unknown(job: Job, now: datetime) -> None:
 def _finish_by(job: Job, report: JobReport, now: datetime) -> None:
     job.status.exit_code = report.exit_code
     phase = JobPhase.SUCCEEDED if report.phase == ReportPhase.SUCCEEDED else JobPhase.FAILED
-    reason = EXITED
+    reason = report.reason or EXITED
     if report.phase == ReportPhase.LOST:
         reason = PROCESS_LOST
     elif report.phase == ReportPhase.FAILED and report.started_at is None:

@@ -13,6 +13,7 @@ from datetime import datetime
 from crds.migration import CANCELLED, JOB_ENDED, NODE_NOT_READY, REFUSED, TIMED_OUT
 from crds.placement import MoveOrder, Placement, Role
 from crds.report import ENDED, Claim, JobReport, ReportPhase, Verdict
+from crds.states import DestinationStep
 from reconciler.controllers.readiness import is_ready
 from reconciler.grid import Seen
 from reconciler.world import World, split_key
@@ -125,9 +126,15 @@ def _claimed(move: Move, claim: Claim) -> Succeed | CallOff | Wait:
     if claim.verdict == Verdict.REFUSED:
         return CallOff(REFUSED, f"node/{move.order.destination}: {claim.reason or 'refused'}")
     report = move.destination_report
-    if report is not None and report.epoch == move.epoch and report.phase in (ReportPhase.RUNNING, *ENDED):
+    if report is None or report.epoch != move.epoch or _is_fetching(report):
+        return Wait(None)  # while memory follows the job, both nodes are needed
+    if report.phase in (ReportPhase.RUNNING, *ENDED):
         return Succeed(report)
     return Wait(None)
+
+
+def _is_fetching(report: JobReport) -> bool:
+    return report.phase == ReportPhase.RUNNING and report.move is not None and report.move.step == DestinationStep.FETCHING
 
 
 def _source_gave_up(move: Move, report: JobReport) -> bool:

@@ -12,9 +12,12 @@ from crds.load import LoadVector
 from crds.meta import Truth, find_condition, set_condition
 from crds.node import (
     CPU_PRESSURE,
+    GUARD_RUNS,
+    GUARDED,
     HEARTBEAT,
     MEMORY_PRESSURE,
     NEVER_SEEN,
+    NO_GUARD,
     NO_HEARTBEAT,
     READY,
     Capacity,
@@ -22,8 +25,10 @@ from crds.node import (
     NodeFacts,
     NodeStatus,
 )
+from crds.placement import Role
 from reconciler.context import Context
 from reconciler.controllers.policy import in_force
+from reconciler.controllers.readiness import silence
 from reconciler.controllers.watches import node_of, own
 from reconciler.runtime.declare import Watch, controller
 from reconciler.runtime.outcome import DONE, Again
@@ -33,6 +38,7 @@ LOAD_EVERY = 5.0
 """Seconds between two writes of a status in which only load changed."""
 HEARTBEAT_EVERY = 60.0
 """Seconds between two writes of lastHeartbeat when nothing else changed."""
+IS_GUARDED = "its guard stops the jobs when the node loses touch, even if the agent hangs"
 CALM = 0.8
 """A pressure ends only below this share of the value at which it began, so that it does not flicker."""
 
@@ -67,7 +73,6 @@ def _node_of_job(delta: Delta, _: World) -> Iterable[str]:
 async def reconcile_node(context: Context, name: str) -> Again:
     node = context.world.find(Node, name)
     if node is None:
-        context.stopwatch.stop(("absent", name))
         return DONE
     new = node.model_copy(deep=True)
     new.status.observed_generation = node.metadata.generation
@@ -80,10 +85,8 @@ async def reconcile_node(context: Context, name: str) -> Again:
 def _heartbeat(context: Context, node: Node) -> float | None:
     """Ready, and what the agent found. Returns the seconds of grace that are left, None when none runs."""
     alive = context.world.alive.get(node.name)
-    absent = ("absent", node.name)
     if alive is not None:
         found = alive.value
-        context.stopwatch.stop(absent)
         node.status.last_heartbeat = context.now()
         node.status.capacity = Capacity(cpu=found.cpu, memory=found.memory)
         node.status.facts = NodeFacts(
@@ -100,7 +103,7 @@ def _heartbeat(context: Context, node: Node) -> float | None:
     if node.status.last_heartbeat is None:
         _set(context, node, READY, Truth.FALSE, NEVER_SEEN, "no agent of this name was heard yet: boot the machine")
         return None
-    left = context.world.cluster.node_grace_period - context.stopwatch.running(absent)
+    left = context.world.cluster.node_grace_period - silence(context, node.name)
     if ready is not None and ready.status == Truth.TRUE and left > 0:
         return left
     _set(context, node, READY, Truth.UNKNOWN, NO_HEARTBEAT, "its agent does not answer: look whether the machine is up")
@@ -111,10 +114,12 @@ def _load(context: Context, node: Node) -> None:
     """The latest sample, and whether it means pressure. Without a heartbeat a sample is history."""
     sample = context.world.load.get(node.name)
     if sample is None or node.name not in context.world.alive:
-        for kind in (MEMORY_PRESSURE, CPU_PRESSURE):
+        for kind in (MEMORY_PRESSURE, CPU_PRESSURE, GUARDED):
             _set(context, node, kind, Truth.UNKNOWN, "NoSample", "the node reports no load")
         return
     load = node.status.load = sample.value
+    why = (NO_GUARD, load.unguarded) if load.unguarded else (GUARD_RUNS, IS_GUARDED)
+    _set(context, node, GUARDED, Truth.FALSE if load.unguarded else Truth.TRUE, *why)
     policy = in_force(context.world)
     high_water = policy.spec.memory.high_water if policy else 0.9
     share = load.memory_used / load.memory_capacity if load.memory_capacity else 0.0
@@ -171,7 +176,8 @@ async def _tell(context: Context, old: Node, new: Node) -> None:
 
 def _count_jobs(world: World, node: str) -> int:
     """Jobs that live there; ended ones keep their placement until they are deleted."""
-    jobs = [world.find(Job, key) for key in world.placements.on_node(node)]
+    placed = [(key, world.placements.find(node, key)) for key in world.placements.on_node(node)]
+    jobs = [world.find(Job, key) for key, seen in placed if seen is not None and seen.value.role != Role.DROP]
     return sum(1 for job in jobs if job is not None and job.status.phase not in FINISHED)
 
 

@@ -2,10 +2,21 @@
 
 from ipaddress import IPv4Network
 
-from crds.job import Job
+from crds.cluster import ClusterSpec
+from crds.job import Fencing, Job
 from crds.placement import MoveOrder, Placement, Role
 from reconciler.runtime.outcome import Terminal
 from reconciler.world import World
+
+
+def fencing_of(job: Job, cluster: ClusterSpec) -> Fencing:
+    """What a node does with the job when it lost touch: the job's own wish, else the cluster's."""
+    return job.spec.fencing or cluster.fencing
+
+
+def dropped(placement: Placement, epoch: int) -> Placement:
+    """For a node from which the job was taken away while it was silent: when it is back it ends its stale copy."""
+    return placement.model_copy(update={"role": Role.DROP, "epoch": epoch, "move": None, "checkpoint": None})
 
 
 def placement_of(world: World, job: Job, role: Role, epoch: int, move: MoveOrder | None = None) -> Placement:
@@ -20,6 +31,7 @@ def placement_of(world: World, job: Job, role: Role, epoch: int, move: MoveOrder
         life=status.life,
         role=role,
         spec=job.spec,
+        fencing=fencing_of(job, world.cluster),
         address=f"{status.address}/{IPv4Network(network.cidr).prefixlen}" if own else None,
         mac=status.mac,
         gateway=network.gateway if own else None,

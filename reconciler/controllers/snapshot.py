@@ -97,7 +97,7 @@ def _jobs(world: World, now: datetime, settling: float) -> list[JobView]:
     found = []
     for node, key, seen in world.placements:
         job = world.find(Job, key)
-        holds = job is not None and seen.value.uid == job.metadata.uid and seen.value.role != Role.ARRIVE
+        holds = job is not None and seen.value.uid == job.metadata.uid and seen.value.role not in (Role.ARRIVE, Role.DROP)
         if job is not None and holds and job.status.phase not in FINISHED:
             found.append(_job(world, job, node, now, settling))
     return sorted(found, key=lambda view: view.key)

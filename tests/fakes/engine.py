@@ -18,10 +18,12 @@ until a signal ends it. ``World.end`` ends any job from outside.
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
 import shlex
 import signal as signals
+import socket
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
@@ -34,7 +36,7 @@ from crds.job import Fencing, JobSpec
 from crds.network import FEATURE
 from crds.report import Obstacle
 from nodeagent.attachment import Attachment
-from nodeagent.engine import Copy, Exit, Network, Usage
+from nodeagent.engine import Copy, Exit, Network, PageWire, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
 
 FOREVER = 1e9
@@ -59,6 +61,8 @@ class Knobs:
     """Size of the pages image; written in pieces while ``delay["dump"]`` passes."""
     obstacles: dict[str, list[Obstacle]] = field(default_factory=dict)
     """What keeps jobs from being moved, by "<namespace>/<name>"."""
+    features: list[str] = field(default_factory=lambda: ["post-copy", FEATURE])
+    """What the node is able to."""
     calls: list[str] = field(default_factory=list)
     """What was called, in order: "<op> <namespace>/<name>@<epoch>"."""
     hook: Callable[[str], None] | None = None
@@ -106,6 +110,11 @@ class Shim:
         self.fenced = False
         self.alive = True
         self.ended = asyncio.Event()
+        self.lost = ""
+        """Why it died without an exit code, when that is known."""
+        self.severed = self.serving = False
+        self.stream: asyncio.Task[None] | None = None
+        """Memory on its way out or in."""
         self._task: asyncio.Task[None] | None = None
         self._since = 0.0
 
@@ -168,8 +177,44 @@ class Shim:
             self.world.exits[self.copy.uid].append(code)
             self.die()
 
+    def serve(self, sock: socket.socket, pages: bytes, pause: float) -> None:
+        """Hands out the memory, as criu beside a frozen job does: whatever becomes of the agent."""
+        self.serving = True
+        self.stream = asyncio.get_running_loop().create_task(self._serve(sock, pages, pause), name=f"pages of {self.copy.key}")
+
+    async def _serve(self, sock: socket.socket, pages: bytes, pause: float) -> None:
+        loop = asyncio.get_running_loop()
+        with sock, contextlib.suppress(OSError):
+            await asyncio.sleep(pause)
+            await loop.sock_sendall(sock, len(pages).to_bytes(8, "big") + pages)
+            await loop.sock_recv(sock, 1)  # it has all
+
+    def fetch(self, sock: socket.socket, crc32: int) -> None:
+        """Gets the memory; without it the job dies."""
+        self.stream = asyncio.get_running_loop().create_task(self._fetch(sock, crc32), name=f"pages for {self.copy.key}")
+
+    async def _fetch(self, sock: socket.socket, crc32: int) -> None:
+        loop, data = asyncio.get_running_loop(), bytearray()
+        with sock:
+            try:
+                while len(data) < 8 or len(data) < 8 + int.from_bytes(data[:8], "big"):
+                    if not (piece := await loop.sock_recv(sock, 1 << 16)):
+                        raise ConnectionError("the peer closed the connection")
+                    data += piece
+                assert zlib.crc32(data[8:]) == crc32, "other pages came than were kept back"
+                await loop.sock_sendall(sock, b".")
+            except OSError as error:
+                self.lost = f"a part of its memory never came: {error}"
+                self.die()
+
+    def end_stream(self) -> None:
+        """Breaks it off."""
+        if self.stream is not None and self.stream is not asyncio.current_task():
+            self.stream.cancel()
+
     def die(self) -> None:
         """All processes go at once."""
+        self.end_stream()
         self.alive = False
         self.job = None
         if self._task is not None and self._task is not asyncio.current_task():
@@ -277,7 +322,7 @@ class FakeEngine:
         return "fake"
 
     async def features(self) -> list[str]:
-        return [FEATURE]
+        return list(self.knobs.features)
 
     async def create(self, copy: Copy, network: Network | None = None) -> "FakeSandbox":
         await self.at("create", copy)
@@ -339,14 +384,43 @@ class FakeSandbox:
         self._engine.point("start.after")
 
     async def dump(self, images: Path, *, deadline: float) -> None:
-        await self._engine.at("dump", self.copy, wait=False)
+        await self._dump("dump", images, deadline)
+
+    async def serve(self, images: Path, wire: PageWire, *, deadline: float) -> None:
+        await self._dump("serve", images, deadline)
+        sock = wire.sock.dup()
+        sock.setblocking(False)
+        self._shim.serve(sock, self._pages(self._job("serve")), self._engine.knobs.delay.get("pages", 0.0))
+        self._engine.point("serve.after")
+
+    async def sever(self) -> None:
+        await self._engine.at("sever", self.copy)
+        shim = self._alive()
+        if not shim.severed and (shim.job is None or not shim.job.stopped):
+            raise EngineFailed(f"{self.copy.key}: is not frozen")
+        shim.severed, shim.job = True, None
+        self._engine.point("sever.after")
+
+    async def streamed(self) -> None:
+        self._engine.point("streamed")
+        stream = self._alive().stream
+        if stream is not None:
+            ended = asyncio.ensure_future(self._shim.ended.wait())
+            waiting: set[asyncio.Future[Any]] = {stream, ended}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+        self._engine.point("streamed.after")
+        self._alive()
+
+    async def _dump(self, operation: str, images: Path, deadline: float) -> None:
+        await self._engine.at(operation, self.copy, wait=False)
         job, shim = self._job("dump"), self._shim
         if job.stopped:
             raise EngineFailed(f"{self.copy.key}: is stopped already")
         shim.stop()
         try:
             async with asyncio.timeout(deadline):
-                await self._write(images, job)
+                await self._write(images, job, operation)
                 await self._unfenced()
         except TimeoutError:
             shim.go()
@@ -362,10 +436,13 @@ class FakeSandbox:
             raise
         self._engine.point("dump.after")
 
-    async def _write(self, images: Path, job: Job) -> None:
-        pages = (job.identity.encode() * (self._engine.knobs.image_bytes // 16 + 1))[: self._engine.knobs.image_bytes]
-        pieces = [pages[at : at + CHUNK] for at in range(0, len(pages), CHUNK)]
-        pause = self._engine.knobs.delay.get("dump", 0.0) / max(1, len(pieces))
+    def _pages(self, job: Job) -> bytes:
+        return (job.identity.encode() * (self._engine.knobs.image_bytes // 16 + 1))[: self._engine.knobs.image_bytes]
+
+    async def _write(self, images: Path, job: Job, operation: str) -> None:
+        pages = self._pages(job)
+        pieces = [pages[at : at + CHUNK] for at in range(0, len(pages), CHUNK)] if operation == "dump" else [b""]
+        pause = self._engine.knobs.delay.get(operation, 0.0) / max(1, len(pieces))
         with (images / "pages-1.img").open("wb", buffering=0) as file:
             for piece in pieces:
                 file.write(piece)
@@ -383,7 +460,7 @@ class FakeSandbox:
         await self._engine.at("expect", self.copy)
         self._empty().expects = True
 
-    async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
+    async def restore(self, images: Path, *, last_pid: int, deadline: float, wire: PageWire | None = None) -> None:
         await self._engine.at("restore", self.copy)
         shim = self._empty()
         if not shim.expects:
@@ -391,14 +468,18 @@ class FakeSandbox:
         shim.expects = False
         try:
             core = json.loads((images / "core-1.img").read_bytes())
-            pages = (images / "pages-1.img").read_bytes()
+            pages = b"" if wire else (images / "pages-1.img").read_bytes()
             assert (images / "inventory.img").read_text() == "fake", "inventory"
         except (OSError, ValueError, AssertionError) as error:
             raise EngineFailed(f"{self.copy.key}: bad images: {error}") from error
-        if len(pages) < core["pages"]:
+        if wire is not None:
+            sock = wire.sock.dup()
+            sock.setblocking(False)
+            shim.fetch(sock, core["crc32"])
+        elif len(pages) < core["pages"]:
             await asyncio.sleep(deadline)  # the real one hangs on these
             raise EngineFailed(f"{self.copy.key}: restore took longer than {deadline} s")
-        if zlib.crc32(pages) != core["crc32"]:
+        elif zlib.crc32(pages) != core["crc32"]:
             raise EngineFailed(f"{self.copy.key}: bad images: checksum of pages-1.img")
         data = core["job"]
         await self._unfenced()
@@ -410,7 +491,11 @@ class FakeSandbox:
 
     async def resume(self) -> None:
         await self._engine.at("resume", self.copy)
+        if self._alive().severed:
+            raise EngineFailed(f"{self.copy.key}: the job was killed here, because it runs elsewhere")
         if self._job("resume").stopped:
+            if self._shim.serving:
+                self._shim.end_stream()
             self._shim.go()
         self._engine.point("resume.after")
 
@@ -451,7 +536,7 @@ class FakeSandbox:
         await self._shim.ended.wait()
         self._engine.point("wait_exit.after")
         if self._shim.exit is None:
-            raise SandboxGone(f"{self.copy.key}: died with its shim, no exit code was recorded")
+            raise SandboxGone(f"{self.copy.key}: {self._shim.lost or 'died with its shim, no exit code was recorded'}")
         return self._shim.exit
 
     async def attach(self) -> Attachment:

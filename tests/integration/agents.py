@@ -16,10 +16,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from crds import keys
-from crds.job import Fencing, JobSpec
+from crds.job import Fencing, JobSpec, MigrationMode
 from crds.load import LoadVector
 from crds.placement import MoveOrder, Placement, Role
 from crds.report import ENDED, Claim, JobReport, ReportPhase, Verdict
+from crds.states import DestinationStep
 from nodeagent import guard
 from nodeagent.agent import Agent
 from nodeagent.config import Config, Timing
@@ -142,6 +143,8 @@ class Cluster:
         self.root, self.kv, self._client = root, kv, client
         self.world = World()
         self.nodes: dict[str, Node] = {}
+        self.mode = MigrationMode.STOP
+        """Of the moves that are ordered from now on."""
         self._uids = itertools.count(1)
         self._moves = itertools.count(1)
 
@@ -215,6 +218,7 @@ class Cluster:
             destination=destination,
             peer=peer or self.nodes[destination].address,
             ticket=f"ticket-{time.monotonic_ns()}",
+            mode=self.mode,
             deadline=datetime.now(UTC) + timedelta(seconds=deadline),
         )
         epoch = placement.epoch + 1
@@ -367,7 +371,9 @@ class Ordered:
         claim = claim if claim and claim.epoch == self.epoch else None
         if claim and claim.verdict == Verdict.ACCEPTED:
             report = await cluster.report(self.destination, self.job)
-            if report and report.epoch == self.epoch and (report.phase == ReportPhase.RUNNING or report.phase in ENDED):
+            fetching = report and report.move and report.move.step == DestinationStep.FETCHING and report.phase not in ENDED
+            over = report and report.epoch == self.epoch and report.phase in {ReportPhase.RUNNING, *ENDED}
+            if over and not fetching:
                 return True if await self._finish() else None
             return None
         report = await cluster.report(self.source, self.job)

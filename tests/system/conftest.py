@@ -113,3 +113,9 @@ def heard(node: TestNode) -> Heard:
         return state == FORWARDING
 
     return ask
+
+
+@pytest.fixture
+def wires(engine: RemoteEngine) -> Callable[[], Awaitable[tuple[object, object]]]:
+    """Makes both ends of a wire, on the first node."""
+    return engine.wires

@@ -6,15 +6,16 @@ Ends at the end of stdin.
 
 import asyncio
 import json
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from crds.job import Fencing, JobSpec
 from nodeagent.attachment import Attachment
-from nodeagent.engine import Copy, Network
+from nodeagent.engine import Copy, Network, PageWire
 from nodeagent.errors import AgentError, StartFailed
 from nodeagent.sandbox import NamespaceEngine, NamespaceSandbox
 
@@ -42,14 +43,26 @@ class Server:
         self.sandboxes: list[NamespaceSandbox] = []
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.attached: list[asyncio.Task[None]] = []
+        self.ends: dict[int, socket.socket] = {}
+        self.made = 0
 
     async def call(self, method: str, number: int | None, values: dict[str, Any]) -> Any:
         """The result in plain data."""
         for name, read in READ.items():
             if name in values:
                 values[name] = read(values[name])
+        if method in ("wires", "wire"):
+            made = self._keep(socket.socketpair() if method == "wires" else [await _connect(**values)])
+            return made if method == "wires" else made[0]
         target: Any = self.engine if number is None else self.sandboxes[number]
-        result = await getattr(target, method)(**values)
+        wire = self.ends.pop(values["wire"]) if "wire" in values else None
+        if wire is not None:
+            values["wire"] = PageWire(wire)
+        try:
+            result = await getattr(target, method)(**values)
+        finally:
+            if wire is not None:
+                wire.close()
         if isinstance(result, NamespaceSandbox):
             self.sandboxes.append(result)
             return len(self.sandboxes) - 1
@@ -63,6 +76,14 @@ class Server:
         if method == "obstacles":
             return [obstacle.to_data() for obstacle in result]
         return asdict(result) if method == "usage" else result
+
+    def _keep(self, sockets: Iterable[socket.socket]) -> list[int]:
+        numbers = []
+        for sock in sockets:
+            self.made += 1
+            self.ends[self.made] = sock
+            numbers.append(self.made)
+        return numbers
 
     async def answer(self, request: dict[str, Any]) -> None:
         """Calls, and says how it went."""
@@ -89,6 +110,23 @@ class Server:
 
 async def swallow(data: bytes) -> None:
     """A client that says nothing and hears everything."""
+
+
+async def _connect(path: str, listen: bool) -> socket.socket:
+    """One end of a connection over a path that does not exist before."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    if listen:
+        sock.bind(path + ".new")
+        sock.listen(1)
+        Path(path + ".new").rename(path)
+        with sock:
+            return (await loop.sock_accept(sock))[0]
+    while not Path(path).exists():  # noqa: ASYNC110 - the other node makes it
+        await asyncio.sleep(0.005)
+    await loop.sock_connect(sock, path)
+    return sock
 
 
 async def main() -> None:

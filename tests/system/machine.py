@@ -8,7 +8,8 @@ from clip.cache import state_dir
 from lab.cgroups import Groups, of_this_machine
 from lab.model import Places
 
-SYSCTLS = ("kernel/io_uring_disabled", "kernel/pid_max", "kernel/yama/ptrace_scope", "net/ipv4/ip_forward", "fs/pipe-max-size")
+SYSCTLS = ("kernel/io_uring_disabled", "kernel/pid_max", "kernel/yama/ptrace_scope", "net/ipv4/ip_forward")
+"""Not fs/pipe-max-size: agents raise it where post-copy needs that (nodeagent/features.py)."""
 
 
 @dataclass(frozen=True, slots=True)

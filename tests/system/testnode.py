@@ -219,6 +219,15 @@ class RemoteEngine:
         data = asdict(network) if network else None
         return RemoteSandbox(self, copy, await self.call("create", copy=asdict(copy), network=data))
 
+    async def wires(self) -> tuple[Any, Any]:
+        """Both ends of a new wire."""
+        out, into = await self.call("wires")
+        return RemoteWire(out), RemoteWire(into)
+
+    async def wire(self, path: str, *, listen: bool) -> Any:
+        """An end of a wire that goes by a socket on the shared file system; to be called for both ends at once."""
+        return RemoteWire(await self.call("wire", path=path, listen=listen))
+
     async def adopt(self, copy: Copy) -> "RemoteSandbox | None":
         number = await self.call("adopt", copy=asdict(copy))
         return None if number is None else RemoteSandbox(self, copy, number)
@@ -228,6 +237,22 @@ class RemoteEngine:
 
     async def forget(self, copy: Copy) -> None:
         await self.call("forget", copy=asdict(copy))
+
+
+class RemoteWire:
+    """One end of a wire that lies on the node, in the agent; it is closed there once it was used."""
+
+    tls = None
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @property
+    def sock(self) -> "RemoteWire":
+        return self
+
+    def close(self) -> None:
+        """The server does that."""
 
 
 class RemoteSandbox:
@@ -253,8 +278,18 @@ class RemoteSandbox:
     async def expect(self) -> None:
         await self._call("expect")
 
-    async def restore(self, images: Path, *, last_pid: int, deadline: float) -> None:
-        await self._call("restore", images=self._inside(images), last_pid=last_pid, deadline=deadline)
+    async def serve(self, images: Path, wire: Any, *, deadline: float) -> None:
+        await self._call("serve", images=self._inside(images), wire=wire.number, deadline=deadline)
+
+    async def sever(self) -> None:
+        await self._call("sever")
+
+    async def streamed(self) -> None:
+        await self._call("streamed")
+
+    async def restore(self, images: Path, *, last_pid: int, deadline: float, wire: Any = None) -> None:
+        more = {"wire": wire.number} if wire else {}
+        await self._call("restore", images=self._inside(images), last_pid=last_pid, deadline=deadline, **more)
 
     async def resume(self) -> None:
         await self._call("resume")

@@ -1,15 +1,16 @@
 """The fake engine passes the contract; its knobs do what they say."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from nodeagent.engine import Copy, Engine
+from nodeagent.engine import Copy, Engine, PageWire
 from nodeagent.errors import EngineFailed
 from tests.engine_contract import DEADLINE, LONG, EngineContract, Heard, copy, moved, started
-from tests.fakes.engine import AgentCrashed, FakeEngine, World
+from tests.fakes.engine import AgentCrashed, FakeEngine, Knobs, World
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def world() -> World:
 
 @pytest.fixture
 def engine(world: World) -> FakeEngine:
-    return FakeEngine(world, "n1")
+    return FakeEngine(world, "n1", Knobs(delay={"pages": 0.05}))
 
 
 @pytest.fixture
@@ -50,8 +51,19 @@ def heard(world: World) -> Heard:
     return ask
 
 
+@pytest.fixture
+def wires() -> Callable[[], Awaitable[tuple[PageWire, PageWire]]]:
+    async def pair() -> tuple[PageWire, PageWire]:
+        out, into = socket.socketpair()
+        return PageWire(out), PageWire(into)
+
+    return pair
+
+
 class TestFake(EngineContract):
     """The contract."""
+
+    torn_memory = 0
 
 
 async def test_two_running_copies_are_counted(world: World, engine: FakeEngine, images: Callable[[], Path]) -> None:

@@ -10,7 +10,7 @@ from crds.job import Fencing, JobSpec
 from crds.placement import MoveOrder, Placement, Role
 from crds.states import DestinationStep, SourceStep
 from nodeagent.decide import Do, View, decide, decide_offline, guarded, needs_life
-from nodeagent.journal import HERE, STEPS, Record, Stage, Step
+from nodeagent.journal import HERE, RUNS_HERE, STEPS, Record, Stage, Step
 
 SPEC = JobSpec(command=["x"])
 ORDER = MoveOrder(migration="m", source="a", destination="b", peer="b:1", ticket="t", deadline=datetime(2030, 1, 1, tzinfo=UTC))
@@ -105,6 +105,7 @@ def test_under_a_newer_placement(role: Role, step: Step, expected: Do) -> None:
 def test_deletion_stops_what_is_ours_and_only_forgets_what_lives_elsewhere(step: Step) -> None:
     elsewhere = {
         SourceStep.SENT,
+        SourceStep.SERVING,
         SourceStep.GONE,
         DestinationStep.PREPARING,
         DestinationStep.RECEIVING,
@@ -121,19 +122,23 @@ ALL = [(role, step, epoch) for role, step, epoch in itertools.product(Role, STEP
 
 @pytest.mark.parametrize(("role", "step", "epoch"), ALL)
 def test_the_source_never_runs_again_by_itself_after_sent(role: Role, step: Step, epoch: int) -> None:
-    if step in (SourceStep.SENT, SourceStep.GONE) and not (epoch == 3 and role in (Role.RUN, Role.LEAVE)):
+    if step in (SourceStep.SENT, SourceStep.SERVING, SourceStep.GONE) and not (epoch == 3 and role in (Role.RUN, Role.LEAVE)):
         assert do(role, step, epoch) not in RUNNABLE
 
 
 @pytest.mark.parametrize(("role", "step", "epoch"), ALL)
 def test_the_destination_never_runs_before_the_claim(role: Role, step: Step, epoch: int) -> None:
-    if isinstance(step, DestinationStep) and step not in (DestinationStep.COMMITTED, DestinationStep.RUNNING):
+    if isinstance(step, DestinationStep) and step not in (
+        DestinationStep.COMMITTED,
+        DestinationStep.FETCHING,
+        DestinationStep.RUNNING,
+    ):
         assert do(role, step, epoch) not in RUNNABLE
 
 
 @pytest.mark.parametrize(("role", "step", "epoch"), ALL)
 def test_what_is_committed_or_runs_is_never_killed_by_a_placement(role: Role, step: Step, epoch: int) -> None:
-    if role != Role.DROP and (step in HERE or step == DestinationStep.COMMITTED):
+    if role != Role.DROP and (step in RUNS_HERE or step == DestinationStep.COMMITTED):
         assert do(role, step, epoch) not in KILLING
 
 
@@ -142,7 +147,7 @@ def test_an_older_placement_is_never_acted_on(role: Role, step: Step) -> None:
     assert do(role, step, epoch=1) == Do.CONTRADICTION
 
 
-@pytest.mark.parametrize("step", [*sorted(HERE), SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED])
+@pytest.mark.parametrize("step", [*sorted(RUNS_HERE), SourceStep.CONNECTING, SourceStep.FREEZING, DestinationStep.COMMITTED])
 @pytest.mark.parametrize("role", [Role.RUN, Role.LEAVE, Role.ARRIVE])
 def test_an_end_is_told_whatever_the_placement_says(role: Role, step: Step) -> None:
     assert do(role, step, ended=True) == (Do.FORGET if role == Role.DROP else Do.END)
@@ -185,6 +190,17 @@ def test_a_frozen_copy_that_vanishes_after_sent_is_no_end() -> None:
     assert do(Role.LEAVE, SourceStep.SENT, ended=True) == Do.WAIT
 
 
+@pytest.mark.parametrize(("role", "epoch"), [(Role.RUN, 2), (Role.ARRIVE, 2), (Role.RUN, 3), (Role.LEAVE, 3)])
+def test_nothing_else_is_done_with_a_job_before_all_its_memory_is_here(role: Role, epoch: int) -> None:
+    assert do(role, DestinationStep.FETCHING, epoch) == Do.FETCH
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_was_severed_is_never_taken_back(ended: bool) -> None:
+    for role, epoch in ((Role.LEAVE, 2), (Role.RUN, 3), (Role.LEAVE, 3)):
+        assert do(role, SourceStep.SERVING, epoch, ended=ended) == Do.SERVE
+
+
 def test_a_failed_attempt_is_not_repeated() -> None:
     assert do(Role.LEAVE, SourceStep.CONNECTING, failed=True) == Do.RESUME
     assert do(Role.ARRIVE, DestinationStep.PREPARING, failed=True) == Do.REFUSE
@@ -207,7 +223,7 @@ def test_what_was_taken_away_and_has_no_record_is_only_cleared() -> None:
 def test_a_fenced_copy_is_let_go_on_before_anything_that_needs_it_to_live(role: Role, step: Step, epoch: int) -> None:
     view = View(placed(role, epoch), record(step))
     plain, fenced = decide(view), decide(replace(view, fenced=True))
-    if plain in RUNNABLE | {Do.STOP, Do.LEAVE, Do.SEND, Do.RECEIVE}:
+    if plain in RUNNABLE | {Do.STOP, Do.LEAVE, Do.SEND, Do.RECEIVE, Do.FETCH}:
         assert fenced == Do.THAW
         assert needs_life(view)
     else:
@@ -235,7 +251,7 @@ def test_criu_waits_for_a_fenced_copy_and_so_the_copy_is_let_go_on() -> None:
 
 @pytest.mark.parametrize("step", STEPS.values())
 def test_only_what_runs_is_killed_by_fencing(step: Step) -> None:
-    assert guarded(record(step), Fencing.KILL) == (Fencing.KILL if step in HERE else Fencing.FREEZE)
+    assert guarded(record(step), Fencing.KILL) == (Fencing.KILL if step in RUNS_HERE else Fencing.FREEZE)
     assert guarded(record(step), Fencing.KEEP) == Fencing.KEEP
     assert guarded(record(step), Fencing.FREEZE) == Fencing.FREEZE
 

@@ -54,6 +54,8 @@ class FakeAgent:
         self.up = True
         self.holds: set[str] = set()
         """Names of steps it does not take."""
+        self.fenced_after: float | None = 15.0
+        """What its reports promise."""
         self.refuses = ""
         """Reason for which it refuses arrivals."""
         self.spoils = ""
@@ -327,9 +329,10 @@ class FakeAgent:
 
     def _report_op(self, job: str, copy: Copy, phase: ReportPhase, **more: object) -> Put:
         started = {} if phase in (ReportPhase.STARTING, ReportPhase.ARRIVING) else {"started_at": self.now()}
+        promise = {} if phase in ENDED else {"fenced_after": self.fenced_after}
         finished = {"finished_at": self.now()} if phase in ENDED else {}
         about = {"uid": copy.uid, "epoch": copy.epoch, "life": copy.life, "boot_id": "boot-1"}
-        data = {**about, "phase": phase, **started, **finished, **more}
+        data = {**about, "phase": phase, **started, **finished, **promise, **more}
         return Put(self._report_key(job), JobReport.model_validate(data).to_json())
 
     def _report(self, job: str, copy: Copy, phase: ReportPhase, **more: object) -> None:

@@ -43,6 +43,7 @@ def move(**state: Any) -> Move:
 
 GAVE_UP = MoveReport(migration="m", step="Resumed", ok=False, message="no")
 ACCEPTED, REFUSED = claim(Verdict.ACCEPTED), claim(Verdict.REFUSED, "full")
+FETCHING = MoveReport(migration="m", step="Fetching")
 RUNNING_THERE = report(ReportPhase.RUNNING, epoch=2)
 
 
@@ -79,6 +80,8 @@ RUNNING_THERE = report(ReportPhase.RUNNING, epoch=2)
         ({"claim": ACCEPTED, "destination_report": report(ReportPhase.SUCCEEDED, epoch=2)}, 0, "succeed"),
         ({"claim": ACCEPTED, "destination_report": report(ReportPhase.LOST, epoch=2)}, 0, "succeed"),
         ({"destination_report": RUNNING_THERE}, 0, "wait 62"),
+        ({"claim": ACCEPTED, "destination_report": report(ReportPhase.RUNNING, epoch=2, move=FETCHING)}, 1000, "wait"),
+        ({"claim": ACCEPTED, "destination_report": report(ReportPhase.LOST, epoch=2, move=FETCHING)}, 0, "succeed"),
     ],
 )
 def test_decide(state: dict[str, Any], after: float, expected: str) -> None:
