@@ -3,12 +3,14 @@
 # importing pathlib takes as long as all the rest
 from __future__ import annotations  # so that typing need not be imported either
 
+import errno
 import os
 import socket
 import struct
 import sys
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK, RTM_NEWADDR, RTM_NEWROUTE = 16, 17, 18, 19, 20, 24
+RTM_NEWRULE, RTM_DELRULE = 32, 33
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 1, 4, 0x200, 0x400
 NLMSG_ERROR = 2
 NLA_F_NESTED = 0x8000
@@ -16,6 +18,7 @@ IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 12, 18, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BRPORT_STATE = 1, 2, 1, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+FRA_IIFNAME, FRA_PRIORITY, FR_ACT_TO_TABLE, FR_ACT_BLACKHOLE, RT_TABLE_LOCAL = 3, 6, 1, 6, 255
 RTA_GATEWAY, RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 5, 254, 4, 1
 AF_BRIDGE = 7
 
@@ -117,3 +120,21 @@ class Netlink:
         head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0)
         body = head + attribute(RTA_GATEWAY, socket.inet_aton(gateway))
         self.ask(f"route by {gateway}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def put_local_second(self) -> None:
+        """Addresses of our own are looked up by a rule of priority 1 from now on, so that another rule can come before it."""
+        head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, RT_TABLE_LOCAL, 0, 0, FR_ACT_TO_TABLE, 0)
+        flags = NLM_F_CREATE | NLM_F_EXCL
+        self.ask("add rule of priority 1", RTM_NEWRULE, flags, head + attribute(FRA_PRIORITY, 1))
+        self.ask("remove rule of priority 0", RTM_DELRULE, 0, head + attribute(FRA_PRIORITY, 0))
+
+    def drop_incoming(self, name: str, *, drop: bool) -> None:
+        """Begins or ends to throw away, unseen, all IPv4 packets that come by the link. No error when it is so already."""
+        head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, FR_ACT_BLACKHOLE, 0)
+        rule = head + attribute(FRA_PRIORITY, 0) + attribute(FRA_IIFNAME, name)
+        kind, flags = (RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL) if drop else (RTM_DELRULE, 0)
+        try:
+            self.ask(f"rule for {name}", kind, flags, rule)
+        except OSError as error:
+            if error.errno != (errno.EEXIST if drop else errno.ENOENT):
+                raise

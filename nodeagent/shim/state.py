@@ -114,8 +114,7 @@ class Shim:
         if self.fetching is not None:
             raise Refused("a part of its memory is still on its way from the node it was on before")
         if self.wire is not None:
-            self.wire.block()
-            self.wire.drain()
+            self.wire.deafen()
         argv = argv_as(dump_as(pid for pid, _, _ in processes()), argv)
         self.stopped = [pid for pid, state, _ in processes() if state == "T"]
         told, tell = os.pipe()
@@ -224,6 +223,13 @@ class Shim:
         self.listeners.append(connection)
         if not self.streaming:
             self.stream_ended(self.stream_code)
+    def block_wire(self) -> None:
+        """It was deafened before, so a port that stays open does no harm but that switches may learn a place that is over."""
+        try:
+            if self.wire is not None:
+                self.wire.block()
+        except OSError as error:  # nothing may end pid 1, and the job with it
+            print(f"still heard: {error}", file=sys.stderr, flush=True)
 
     def clear(self) -> Answer:
         if os.getpid() != 1:
@@ -280,6 +286,7 @@ class Shim:
     def criu_ended(self, code: int) -> None:
         self.criu = None
         if self.phase == DUMPING:
+            self.block_wire()
             self.phase = FROZEN  # whether it is frozen or was left running by a failed criu, thaw puts it right
             for pid in self.children():
                 if pid != self.job:  # a criu that was killed leaves those it tries the kernel with; they would sleep for ever
@@ -306,6 +313,7 @@ class Shim:
             for pid, _, _ in processes():
                 if pid != self.criu:
                     os.kill(pid, signal.SIGSTOP)
+            self.block_wire()
             self.phase, self.served = SERVING, True
             self.tell_waiting(0)
 

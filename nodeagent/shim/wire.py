@@ -1,9 +1,13 @@
 """The job's wire: a pair of links, one in the job's network namespace, the other a port of the node's bridge.
 
 Two copies of a job have one address, so at most one of them may be heard. The port says which: it is *blocked* from the first
-moment on, is opened when the job is started or goes on, and is blocked again before it is frozen. Both links are up all the
+moment on, is opened when the job is started or goes on, and is blocked again when it stands frozen. Both links are up all the
 time, for taking one down and up again takes many milliseconds. What comes for a blocked port is lost, and its sender repeats
-it; above all the kernel cannot answer in the place of a frozen or a dead copy, which would end the job's connections.
+it; above all the kernel cannot answer in the place of a copy that is frozen or dead, which would end the job's connections.
+
+Before criu looks at the sockets nothing may come in any more, or the kernel acknowledges what the images do not have. But criu
+takes a while until then, in which the job still runs; so at first it is *deafened* only. What it sends goes out: lost, it would
+be repeated no sooner than after 3 s, because a restored connection knows nothing of its round trips.
 """
 
 # ruff: noqa: PTH123
@@ -29,7 +33,7 @@ INSIDE = "eth0"
 CARRIER_SECONDS = 5.0
 """For the kernel to notice that both ends are up; a few milliseconds unless the machine is drowning."""
 DRAIN_SECONDS = 0.1
-"""For the job to accept connections that are there already: criu cannot take them along before."""
+"""For the job to accept connections that are there already."""
 TICK = 0.001
 LISTENING = "0A"
 ETH_P_ARP = 0x0806
@@ -50,7 +54,7 @@ class Wire:
 
     def plug(self) -> None:
         """Makes both links, the port blocked before the job's end has an address, so that it cannot answer for it."""
-        own = Netlink()
+        own = self._own = Netlink()
         namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._node.make_veth(self.port, self._bridge_index, self._mtu, (INSIDE, self.mac, namespace))
@@ -63,11 +67,11 @@ class Wire:
             self._wait_for_carrier()
             self.block()
             own.add_address(inside, self.address, self.length)
+            own.put_local_second()
             if self.gateway:
                 own.add_default_route(self.gateway)
         finally:
             os.close(namespace)
-            own.close()
 
     def _wait_for_carrier(self) -> None:
         """The bridge enables a port when it gets its carrier; once that has happened, it stays as we set it."""
@@ -80,19 +84,25 @@ class Wire:
                 raise TimeoutError(f"link {self.port} has no carrier after {CARRIER_SECONDS} s: see dmesg on its node")
             time.sleep(TICK)
 
+    def deafen(self) -> None:
+        """While the job still runs: nothing that comes is seen, what it sends goes out. Waits until it has accepted what came."""
+        self._own.drop_incoming(INSIDE, drop=True)
+        self._drain()
+
     def block(self) -> None:
         """From now on nothing of this copy is heard, and it hears nothing."""
         self._node.set_port(self._index, DISABLED)
 
     def open(self) -> None:
         """This copy is the one that counts. Tells all switches at once where it is now."""
+        self._own.drop_incoming(INSIDE, drop=False)
         self._node.set_port(self._index, FORWARDING)
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ARP)) as packets:
             packets.bind((INSIDE, ETH_P_ARP))
             packets.send(gratuitous_arp(self.mac, self.address))
 
-    def drain(self) -> None:
-        """After ``block``, while the job still runs: waits a moment until it has accepted what waits to be accepted."""
+    def _drain(self) -> None:
+        """criu cannot take along connections that wait to be accepted."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while any(queues()) and time.monotonic() < deadline:
             time.sleep(TICK)
