@@ -35,6 +35,9 @@ CARRIER_SECONDS = 5.0
 DRAIN_SECONDS = 0.1
 """For the job to accept connections that are there already."""
 TICK = 0.001
+NEIGHBOURS = f"/proc/sys/net/ipv4/neigh/{INSIDE}"
+NEIGHBOUR_OFTEN, NEIGHBOUR_REQUESTS = 10, 10_000
+"""Milliseconds, and how many: more than any freeze takes."""
 LISTENING = "0A"
 ETH_P_ARP = 0x0806
 
@@ -62,6 +65,7 @@ class Wire:
             inside = socket.if_nametoindex(INSIDE)
             if os.path.exists(f"/proc/sys/net/ipv6/conf/{INSIDE}"):  # noqa: PTH110
                 write(f"/proc/sys/net/ipv6/conf/{INSIDE}/disable_ipv6", "1")
+            ask_for_neighbours(often=True)
             own.set_up(socket.if_nametoindex("lo"))
             own.set_up(inside)
             self._wait_for_carrier()
@@ -100,12 +104,21 @@ class Wire:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ARP)) as packets:
             packets.bind((INSIDE, ETH_P_ARP))
             packets.send(gratuitous_arp(self.mac, self.address))
+        ask_for_neighbours(often=False)
 
     def _drain(self) -> None:
         """criu cannot take along connections that wait to be accepted."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while any(queues()) and time.monotonic() < deadline:
             time.sleep(TICK)
+
+
+def ask_for_neighbours(*, often: bool) -> None:
+    """How ARP requests are repeated. As long as the port is blocked: often, for restored connections have something to send at once,
+    whose request is lost; a usual second until the next one would be a second in which they stand still."""
+    pause, count = (NEIGHBOUR_OFTEN, NEIGHBOUR_REQUESTS) if often else (1000, 3)
+    write(f"{NEIGHBOURS}/retrans_time_ms", str(pause))
+    write(f"{NEIGHBOURS}/mcast_solicit", str(count))
 
 
 def gratuitous_arp(mac: str, address: str) -> bytes:
