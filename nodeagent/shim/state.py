@@ -16,6 +16,7 @@ from nodeagent.shim.identity import argv_as, dump_as, stop_writing
 from nodeagent.shim.kernel import children_first, clear_of, processes, read_int, write, write_atomically
 from nodeagent.shim.pages import copy_userfaultfds, start_fetching
 from nodeagent.shim.program import become_job
+from nodeagent.shim.repair import end_repair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Shim:
         self.phase = EMPTY
         self.job: int | None = None
         self.criu: int | None = None
+        self.dumped = False
+        """A criu was at it and it did not go on since."""
         self.stopped: list[int] = []
         self.groups: list[str] = []
         """Those the restored processes still have to enter."""
@@ -193,6 +196,7 @@ class Shim:
         self.open_wire()
         if self.phase == RUNNING:
             return {}
+        self.end_repair()
         self.phase = RUNNING
         for pid, state in children_first():  # a shell that runs before its children takes them for stopped by somebody
             if (state in "Tt" or self.served) and pid not in self.stopped:
@@ -223,6 +227,16 @@ class Shim:
         self.listeners.append(connection)
         if not self.streaming:
             self.stream_ended(self.stream_code)
+
+    def end_repair(self) -> None:
+        """Nothing to do for what was restored: only a dump leaves its connections half-way."""
+        dumped, self.dumped = self.dumped, False
+        try:
+            if dumped:
+                end_repair(pid for pid, _, _ in processes())
+        except OSError as error:  # better a connection that is broken than a job that stands still
+            print(f"connections are not whole: {error}", file=sys.stderr, flush=True)
+
     def block_wire(self) -> None:
         """It was deafened before, so a port that stays open does no harm but that switches may learn a place that is over."""
         try:
@@ -287,6 +301,7 @@ class Shim:
         self.criu = None
         if self.phase == DUMPING:
             self.block_wire()
+            self.dumped = True
             self.phase = FROZEN  # whether it is frozen or was left running by a failed criu, thaw puts it right
             for pid in self.children():
                 if pid != self.job:  # a criu that was killed leaves those it tries the kernel with; they would sleep for ever
@@ -314,7 +329,7 @@ class Shim:
                 if pid != self.criu:
                     os.kill(pid, signal.SIGSTOP)
             self.block_wire()
-            self.phase, self.served = SERVING, True
+            self.phase, self.served, self.dumped = SERVING, True, True
             self.tell_waiting(0)
 
     def fetch_ended(self, code: int) -> None:

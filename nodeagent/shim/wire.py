@@ -114,8 +114,11 @@ class Wire:
 
 
 def ask_for_neighbours(*, often: bool) -> None:
-    """How ARP requests are repeated. As long as the port is blocked: often, for restored connections have something to send at once,
-    whose request is lost; a usual second until the next one would be a second in which they stand still."""
+    """How ARP requests are repeated: as long as the port is blocked, often.
+
+    Restored connections have something to send at once, and the request for whom to send it to is lost; the usual second until the
+    next one would be a second in which they stand still.
+    """
     pause, count = (NEIGHBOUR_OFTEN, NEIGHBOUR_REQUESTS) if often else (1000, 3)
     write(f"{NEIGHBOURS}/retrans_time_ms", str(pause))
     write(f"{NEIGHBOURS}/mcast_solicit", str(count))
