@@ -8,7 +8,7 @@ import pytest
 from crds.job import JobSpec
 from nodeagent.engine import Sandbox
 from nodeagent.errors import EngineFailed
-from tests.engine_contract import ENV, copy
+from tests.engine_contract import DEADLINE, ENV, Images, copy
 from tests.system.road import Road
 from tests.system.testnode import TestNode
 from tests.system.witness import COUNTER, Witness
@@ -102,6 +102,20 @@ async def test_there_and_back(road: Road, node: TestNode, program: Path, shape: 
         sandbox = await road.move(sandbox)
         await witness.goes_on(20)
     assert (await sandbox.usage()).processes in (processes, processes + 1), "a shell's sleep may come and go"
+
+
+@pytest.mark.parametrize("shape", JOBS)
+async def test_after_a_dump_that_led_to_nothing_it_goes_on(
+    road: Road, node: TestNode, program: Path, images: Images, shape: str
+) -> None:
+    """As after a refusal. Connections are the ones in danger: criu leaves them in a state in which nothing can be read."""
+    witness = Witness(node, copy(f"stay-{shape}"), *JOBS[shape])
+    sandbox = await witness.start(road.engine)
+    await witness.goes_on()
+    for _ in range(2):
+        await sandbox.dump(images(), deadline=DEADLINE)
+        await sandbox.resume()
+        await witness.goes_on(20)
 
 
 async def test_daemon_started_after_a_move_moves_too(road: Road, node: TestNode) -> None:
