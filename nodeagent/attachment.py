@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from nodeagent.errors import EngineFailed
+from nodeagent.stdio.frames import PAUSE, frame
 
 BLOCK = 1 << 16  # bytes passed on at once
 CONNECT_SECONDS = 5.0
@@ -98,6 +99,22 @@ class Attachment:
             return  # it was closed already
         finally:
             self._sock.close()
+
+
+async def pause(sock: socket.socket, name: str) -> None:
+    """Before a freeze: lets mx-stdio take in what the program has printed. Raises EngineFailed."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(DETACH_SECONDS):
+            await loop.sock_sendall(sock, frame(PAUSE))
+            while await loop.sock_recv(sock, BLOCK):
+                pass
+    except TimeoutError as error:
+        raise EngineFailed(f"{name}: its mx-stdio does not answer: is that process stopped?") from error
+    except OSError:
+        return  # it has ended, and the job with it
+    finally:
+        sock.close()
 
 
 async def connect(directory: Path, session: str, name: str) -> socket.socket:

@@ -22,7 +22,7 @@ from crds.job import Fencing, JobSpec
 from crds.network import FEATURE
 from crds.report import Obstacle
 from nodeagent import criu, guard, links, shimlink
-from nodeagent.attachment import Attachment, connect
+from nodeagent.attachment import Attachment, connect, pause
 from nodeagent.cgroups import Cgroups, JobGroup
 from nodeagent.engine import Copy, Exit, Network, PageWire, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
@@ -213,9 +213,28 @@ class NamespaceSandbox:
         try:
             async with self._door:  # whoever is just being let in is in before anybody is shown out
                 await asyncio.gather(*(attachment.detach() for attachment in self._attachments))
+                if self._talks:
+                    await pause(await connect(self._sockets, JOB, self.copy.key), self.copy.key)
             yield
         finally:
             self._detaching = False
+
+    @property
+    def _sockets(self) -> Path:
+        return self._link.run_dir / "stdio"
+
+    @property
+    def _talks(self) -> bool:
+        """Whether the job has an mx-stdio."""
+        return (self._sockets / JOB).exists()
+
+    async def _go_on(self) -> None:
+        """Lets mx-stdio know at once that the freeze is over; it would find out itself."""
+        if self._talks:
+            try:
+                (await connect(self._sockets, JOB, self.copy.key)).close()
+            except EngineFailed as error:
+                log.debug("%s", error)
 
     async def attach(self, session: str = JOB) -> Attachment:
         """Connects to the job's mx-stdio."""
@@ -223,7 +242,7 @@ class NamespaceSandbox:
             phase = (await self._ask("status"))["phase"]
             if phase != shim.RUNNING or self._detaching:
                 raise EngineFailed(f"{self.copy.key}: nobody can attach to it now, it is being moved")
-            attachment = Attachment(await connect(self._link.run_dir / "stdio", session, self.copy.key), self.copy.key)
+            attachment = Attachment(await connect(self._sockets, session, self.copy.key), self.copy.key)
             self._attachments = [*(other for other in self._attachments if not other.gone), attachment]
         return attachment
 
@@ -267,6 +286,7 @@ class NamespaceSandbox:
         if (await self._ask("status"))["phase"] == shim.SERVING:
             await self._end_criu()
         await self._ask("thaw")
+        await self._go_on()
 
     async def frozen(self) -> bool:
         """Whether a freeze or a restore has stopped it. False when its exit is recorded."""
@@ -364,6 +384,7 @@ class NamespaceSandbox:
         try:
             await self._end_criu()
             await self._ask("thaw")
+            await self._go_on()
         except SandboxGone:
             return
 

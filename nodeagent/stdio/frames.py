@@ -12,6 +12,9 @@ client's own. The protocol's version is in the first frame, because a job may be
     SIZE    rows and columns of the window
     SIGNAL  this signal (the offset) for the program
     BYE     I will not come back
+
+Instead of a HELLO the agent may say PAUSE before a freeze: when the connection is closed then, nothing the program printed lies
+between it and mx-stdio, and nothing will until the next connection, or for PAUSE_SECONDS.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
 
 
 HEADER = struct.Struct(">cBQI")
-HELLO, WELCOME, DATA, EOF, ACK, SIZE, SIGNAL, EXIT, BYE = (bytes([letter]) for letter in b"hwdeaskxb")
-KINDS = frozenset({HELLO, WELCOME, DATA, EOF, ACK, SIZE, SIGNAL, EXIT, BYE})
+HELLO, WELCOME, DATA, EOF, ACK, SIZE, SIGNAL, EXIT, BYE, PAUSE = (bytes([letter]) for letter in b"hwdeaskxbp")
+KINDS = frozenset({HELLO, WELCOME, DATA, EOF, ACK, SIZE, SIGNAL, EXIT, BYE, PAUSE})
 STDIN, STDOUT, STDERR = 0, 1, 2
 OUTPUTS = (STDOUT, STDERR)
 
@@ -42,6 +45,11 @@ WINDOW = 1 << 18
 """Bytes of input under way from one client, at most."""
 GRACE = 30.0
 """Seconds for which the program's output waits for a client whose connection broke."""
+
+SLACK = 1 << 17
+"""Bytes beyond RING that are kept: before a freeze what lies in the terminal is read in any case."""
+PAUSE_SECONDS = 5.0
+"""For a freeze to come; a program that is not frozen by then goes on."""
 
 HELLO_BODY = struct.Struct(">B16s?QQHH")
 """Version, the client's own random number, whether it wants output from now on only, what it has of both outputs, rows, columns."""

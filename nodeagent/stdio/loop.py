@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 
+from nodeagent.stdio import frames
 from nodeagent.stdio.frames import BadFrame
 from nodeagent.stdio.program import Command, kill_descendants
 from nodeagent.stdio.session import Connection, Session
@@ -22,6 +23,8 @@ BLOCK = 1 << 16
 LOG = 1
 DRAIN_SECONDS = 5.0
 """For the output of a command that has ended; only something that cannot be killed makes it last."""
+SURELY_EMPTY, ON_ITS_WAY = 3, 0.001
+"""So many looks, so many seconds between them."""
 HUNG_UP = 0.05
 """Seconds between two looks at a terminal that nobody has open."""
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -45,6 +48,7 @@ class Loop:
         self._unlogged = 0
         self._status: int | None = None
         self._drain_until = 0.0
+        self._paused_until: float | None = None
 
     def run(self) -> int:
         """The exit code."""
@@ -52,6 +56,7 @@ class Loop:
             for descriptor, events in self._wait():
                 self._handle(descriptor, events)
             self._look_at_end()
+            self._look_at_pause()
             self._write_all()
         return self._session.code or 0
 
@@ -76,6 +81,8 @@ class Loop:
         until = self._session.deadline(now)
         if self._status is not None and self._session.code is None:
             until = min(until or self._drain_until, self._drain_until)
+        if self._paused_until is not None:
+            until = min(until or self._paused_until, self._paused_until)
         return None if until is None else max(1.0, 1000 * (until - now))
 
     def _handle(self, descriptor: int, events: int) -> None:
@@ -93,13 +100,14 @@ class Loop:
 
     # --- the command ---
 
-    def _read(self, descriptor: int) -> None:
+    def _read(self, descriptor: int, *, always: bool = False) -> bool:
+        """True when there was something."""
         stream = self._command.outputs[descriptor]
-        room = self._session.room(stream, time.monotonic())
+        room = BLOCK if always else self._session.room(stream, time.monotonic())
         try:
             data = os.read(descriptor, min(BLOCK, room)) if room else None
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             if error.errno != errno.EIO:  # a terminal that nobody has open any more
                 raise
@@ -111,6 +119,7 @@ class Loop:
             self._command.close_output(descriptor)
         elif data is not None:
             time.sleep(HUNG_UP)  # nobody has the terminal open, but the command lives and may open it again
+        return bool(data)
 
     def _log(self, data: bytes) -> None:
         """A disk that is full must not cost the session; what is missing is said when there is room again."""
@@ -173,6 +182,25 @@ class Loop:
             command.signal(signal.SIGCONT)
             kill_descendants()
 
+    # --- freezes ---
+
+    def _look_at_pause(self) -> None:
+        if self._session.pause_wanted:
+            self._session.pause_wanted = False
+            self._command.pause()
+            self._paused_until = time.monotonic() + frames.PAUSE_SECONDS
+            empty = 0
+            while empty < SURELY_EMPTY and self._command.tty:  # what was written last may still be on its way through the kernel
+                found = [self._read(descriptor, always=True) for descriptor in list(self._command.outputs)]
+                empty = 0 if any(found) else empty + 1
+                time.sleep(ON_ITS_WAY)
+        elif self._paused_until is not None and time.monotonic() > self._paused_until:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._paused_until = None
+        self._command.go_on()
+
     # --- connections ---
 
     def _accept(self) -> None:
@@ -181,6 +209,8 @@ class Loop:
         except OSError:
             return  # it has hung up already, or we have too many files
         sock.setblocking(False)
+        if self._paused_until is not None:
+            self._go_on()
         self._connections[sock.fileno()] = (sock, Connection())
 
     def _hear(self, descriptor: int) -> None:

@@ -44,6 +44,7 @@ class Command:
 
     def _open_pty(self) -> tuple[int, int, int]:
         master, slave = os.openpty()
+        self._terminal = os.ttyname(slave)
         attributes = termios.tcgetattr(slave)
         attributes[0] |= IUTF8
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
@@ -92,6 +93,28 @@ class Command:
             os.write(PROBLEM, f"126 {command[0]}: {error}".encode())
         finally:
             os._exit(127)
+
+    # --- before a freeze, and after it ---
+
+    def pause(self) -> None:
+        """A terminal takes no more output: whoever writes waits.
+
+        criu would give what lies between terminal and us to the terminal once more, which would make two ends of every line's.
+        """
+        self._flow(termios.TCOOFF)
+
+    def go_on(self) -> None:
+        """It does again."""
+        self._flow(termios.TCOON)
+
+    def _flow(self, action: int) -> None:
+        if self.tty and self.outputs:
+            with contextlib.suppress(OSError):  # nobody has it open any more
+                terminal = os.open(self._terminal, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+                try:
+                    termios.tcflow(terminal, action)
+                finally:
+                    os.close(terminal)
 
     # --- what clients want ---
 

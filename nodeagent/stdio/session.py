@@ -62,7 +62,8 @@ class Session:
         self._program = program
         self._number = number
         self._ring = ring
-        self.outputs = {stream: Ring(ring) for stream in frames.OUTPUTS}
+        self.outputs = {stream: Ring(ring + frames.SLACK) for stream in frames.OUTPUTS}
+        self.pause_wanted = False
         self.clients: dict[bytes, Client] = {}
         self.awaited = Client(away=now) if hold else None
         self.code: int | None = None
@@ -121,6 +122,9 @@ class Session:
         """Something came. Raises BadFrame: the connection is to be closed."""
         for kind, stream, offset, payload in connection.parser.feed(data):
             if connection.client is None:
+                if kind == frames.PAUSE:
+                    self.pause_wanted = connection.closed = True
+                    return
                 if kind != frames.HELLO:
                     raise BadFrame(f"{kind!r} before a hello")
                 self._greet(connection, payload)

@@ -44,10 +44,11 @@ class Person:
         end = time.monotonic() + patience
         while (at := self.seen.find(wanted, after)) < 0:
             assert time.monotonic() < end, f"{wanted!r} was never seen, only {self.seen[after:][-600:]!r}"
-            self._look(0.2)
+            self.looks(0.2)
         return at + len(wanted)
 
-    def _look(self, seconds: float) -> bool:
+    def looks(self, seconds: float) -> bool:
+        """At what comes next, if it comes within that time."""
         if select.select([self.master], [], [], seconds)[0]:
             self.seen += os.read(self.master, 1 << 16)
             return True
@@ -58,8 +59,8 @@ class Person:
         end = time.monotonic() + patience
         while self.process.poll() is None:
             assert time.monotonic() < end, f"it does not end: {self.seen[-600:]!r}"
-            self._look(0.05)
-        while self._look(0.0):
+            self.looks(0.05)
+        while self.looks(0.0):
             pass
         assert termios.tcgetattr(self.slave) == self.before, "the terminal was left changed"
         self.close()

@@ -109,3 +109,25 @@ async def test_a_dump_shows_out_whoever_is_attached(engine: RemoteEngine, images
     await sandbox.resume()
     await sandbox.attach()
     await sandbox.dump(images(), deadline=20)
+
+
+async def test_short_commands_in_the_foreground(node: TestNode, engine: RemoteEngine, images: Images) -> None:
+    """Each is a foreground group of its own: most freezes hit one that has just begun, or just ended."""
+    sandbox = await engine.create(copy("short"))
+    await sandbox.start(spec("bash", "--norc", tty=True), {**ENV, "PS1": "$ ", "TERM": "dumb"})
+    talker = Talker(Client(rows=30, columns=100))
+    talker.connect(socket_of(node, sandbox.copy))
+    talker.until(b"$ ")
+    talker.say(b"for ((i=0;;i++)); do echo n$i; env true; done\n")
+    for _ in range(8):
+        talker.until(b"\r\nn", after=len(talker.output[1]))
+        talker.disconnect()
+        sandbox = await hop(engine, sandbox, images())
+        talker.connect(socket_of(node, sandbox.copy))
+    talker.until(b"\r\nn", after=len(talker.output[1]))
+    talker.say(b"\x03")
+    talker.until(b"$ ", after=len(talker.output[1]))
+    shown = bytes(talker.output[1])
+    lines = shown[shown.index(b"done\r\n") + 6 : shown.rindex(b"^C")].decode().split("\r\n")[:-1]
+    assert lines == [f"n{number}" for number in range(len(lines))]
+    assert talker.troubles == []

@@ -45,6 +45,7 @@ class World:
         self.waiting: list[Printed] = []
         self.typed, self.taken = b"", b""
         self.code: int | None = None
+        self.connect()
 
     def _bytes(self, so_far: bytes, count: int) -> bytes:
         return bytes((len(so_far) + n) % 251 for n in range(count))

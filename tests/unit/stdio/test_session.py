@@ -77,7 +77,9 @@ def test_output_waits_for_the_slowest_of_all_that_are_attached(session: Session)
     assert session.room(1, 0.0) == RING
 
 
-def test_output_waits_for_a_lost_client_for_a_while_and_the_rest_is_told_as_missing(session: Session) -> None:
+def test_output_waits_for_a_lost_client_for_a_while_and_the_rest_is_told_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "SLACK", 0)
+    session = Session(Screen(), b"p" * 16, 0.0, ring=RING)
     client = Client()
     line = Line(session, client)
     line.exchange()
@@ -163,6 +165,17 @@ def test_those_that_stay_away_are_forgotten_when_there_are_too_many(session: Ses
         line.exchange()
         session.lost(line.connection, float(number))
     assert len(session.clients) == MOST_CLIENTS
+
+
+def test_a_pause_is_heard_from_whoever_comes_for_it_only(session: Session) -> None:
+    connection = Connection()
+    session.receive(connection, frame(frames.PAUSE))
+    assert connection.closed
+    assert session.pause_wanted
+    line = Line(session, Client())
+    line.exchange()
+    with pytest.raises(BadFrame):
+        session.receive(line.connection, frame(frames.PAUSE))
 
 
 @pytest.mark.parametrize("leave", [lambda line: line.client.bye(), lambda line: None], ids=["bye", "lost"])
