@@ -94,6 +94,7 @@ class Client:
                 events += self._printed(stream, offset, payload)
             elif kind == frames.ACK:
                 self._taken = offset
+                self._drop_taken()
             elif kind == frames.EXIT:
                 events.append(Exited(offset))
             else:
@@ -180,7 +181,6 @@ class Client:
             self._outgoing += data
 
     def _send_input(self) -> None:
-        self._drop_taken()
         end = min(self._input_at + len(self._input), self._taken + frames.WINDOW)
         while self._sent < end:
             at = self._sent - self._input_at

@@ -188,3 +188,15 @@ def test_it_is_finished_when_nobody_is_to_be_waited_for(session: Session, leave:
     session.lost(line.connection, 5.0)
     assert session.finished(5.0) == (not session.clients)
     assert session.finished(5.0 + frames.GRACE)
+
+
+def test_there_is_room_for_input_as_soon_as_it_is_heard_that_some_was_taken(session: Session) -> None:
+    line = Line(session, Client())
+    line.exchange()
+    line.client.feed(bytes(frames.WINDOW))
+    assert line.client.room == 0
+    line.exchange()
+    session.took(len(session.input()))
+    session.fill(line.connection)
+    line.client.receive(bytes(line.connection.outgoing))
+    assert line.client.room > 0, "before anything else is sent: who waits for room is woken once"
