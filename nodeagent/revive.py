@@ -47,7 +47,7 @@ async def begin_restoring(case: Case, placed: Placed) -> None:
     await case.begin(record.model_copy(update={"report": report}))
 
 
-async def restore_job(case: Case) -> None:
+async def restore_job(case: Case, placed: Placed) -> None:
     """The activity: from RESTORE to HELD, or to an end that says why it cannot go on from this checkpoint."""
     order = case.held.checkpoint
     assert order is not None, f"job {case.key} has no checkpoint to go on from"
@@ -63,7 +63,7 @@ async def restore_job(case: Case) -> None:
         return
     finally:
         await despite_cancellation(case.remove_images(case.held.copy_here))
-    await _wait_until_ours(case)
+    await _wait_until_ours(case, placed.revision)
     report = case.report(ReportPhase.RUNNING, restored=RestoreReport(name=order.name, ok=True, message=said))
     await case.advance(Stage.HELD, report=report)
     assert case.sandbox is not None
@@ -72,11 +72,11 @@ async def restore_job(case: Case) -> None:
     log.info("job %s: goes on from checkpoint %s; %s", case.key, order.name, said or "its files were as they had been")
 
 
-async def _wait_until_ours(case: Case) -> None:
+async def _wait_until_ours(case: Case, revision: int) -> None:
     """Until it is known that the order still stands and we are not given up. Raises Conflict when it does not stand."""
     while True:
         try:
-            await case.parts.ledger.confirm(case.key, case.held.revision)
+            await case.parts.ledger.confirm(case.key, revision)
             case.parts.fence.check()
             return
         except Unavailable as error:

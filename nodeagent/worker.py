@@ -321,7 +321,7 @@ _ACTIVITIES: dict[Do, Callable[[Case, Placed], Coroutine[Any, Any, None]]] = {
     Do.RECEIVE: lambda case, _: receive_job(case),
     Do.FETCH: lambda case, _: moves.fetch(case),
     Do.CHECKPOINT: checkpoint.take,
-    Do.RESTORE: lambda case, _: revive.restore_job(case),
+    Do.RESTORE: revive.restore_job,
 }
 _PLACED: dict[Do, Callable[[Case, Placed], Awaitable[None]]] = {
     Do.START: jobs.start,

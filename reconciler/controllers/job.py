@@ -7,17 +7,34 @@ import asyncio
 from collections.abc import Iterable
 
 from crds import keys
+from crds.checkpoint import Checkpoint
 from crds.cluster import Cluster
-from crds.job import FINISHED, NO_ADDRESS, NO_ROOM, NODE_LOST, PLACED, PROCESS_LOST, SCHEDULED, STOP_FINALIZER, Job, JobPhase
-from crds.meta import set_condition
+from crds.job import (
+    FAILED,
+    FINISHED,
+    NO_ADDRESS,
+    NO_CHECKPOINT,
+    NO_ROOM,
+    NODE_LOST,
+    PLACED,
+    PROCESS_LOST,
+    SCHEDULED,
+    STOP_FINALIZER,
+    Job,
+    JobPhase,
+)
+from crds.meta import find_condition, set_condition
 from crds.node import Node
 from crds.placement import Placement, Role
-from crds.report import ENDED
+from crds.report import ENDED, JobReport, ReportPhase
 from reconciler.context import Context
+from reconciler.controllers.checkpoint import usable
 from reconciler.controllers.mirror import fail, mirror, only_figures_differ
 from reconciler.controllers.networks import Address, address_for, release, reserve
-from reconciler.controllers.placing import fencing_of, placement_of
-from reconciler.controllers.readiness import has_fenced, is_ready, is_written_off, silence
+from reconciler.controllers.placing import fencing_of
+from reconciler.controllers.readiness import Silence, has_fenced, is_ready, is_written_off, silence
+from reconciler.controllers.restart import Leave, Restart, after_end, after_loss, after_restore
+from reconciler.controllers.reviving import begin_again, chosen_checkpoint, next_placement, waits, went_on
 from reconciler.controllers.snapshot import SETTLING, request_for, take_snapshot
 from reconciler.controllers.watches import job_of, jobs_of_node, own, waiting_jobs
 from reconciler.grid import Seen
@@ -69,10 +86,11 @@ async def reconcile_job(context: Context, key: str) -> Again:
     held = _held(context.world, job)
     if job.metadata.deletion_timestamp is not None:
         return await _release(context, job, held)
-    if job.status.phase in FINISHED or any(seen.value.role != Role.RUN for seen in held.values()):
+    if job.status.phase in FINISHED or _is_moving(held):
         return DONE
     if job.status.phase == JobPhase.PENDING and not held:
-        return await _place(context, key)
+        left = waits(context, job)
+        return Again(left) if left > 0 else await _place(context, key)
     return await _observe(context, job, held)
 
 
@@ -85,7 +103,8 @@ async def _place(context: Context, key: str) -> Again:
         job = context.world.find(Job, key)
         if job is None or job.status.phase != JobPhase.PENDING or job.metadata.deletion_timestamp is not None:
             return DONE
-        request = request_for(job, context.world.cluster, node=job.spec.placement.node)
+        wish = job.spec.placement
+        request = request_for(job, context.world.cluster, node=wish.node if wish.pinned or not job.status.life else None)
         choice = choose_node(take_snapshot(context.world, context.now(), settling=SETTLING), request)
         if choice.node is None:
             why = "; ".join(f"{node}: {reason}" for node, reason in sorted(choice.rejected.items())) or choice.reason
@@ -94,22 +113,29 @@ async def _place(context: Context, key: str) -> Again:
             own = address_for(context.world, job)
         except NoAddress as error:
             return await _stay_pending(context, job, NO_ADDRESS, str(error))
-        placed = await _placed(context, job, choice.node, choice.reason, own)
+        checkpoint = chosen_checkpoint(context.world, job) if job.status.restore else None
+        if job.status.restore and checkpoint is None:
+            return await _write(context, job, fail(job, NO_CHECKPOINT, "it has no checkpoint to go on from", context.now()))
+        placed = await _placed(context, job, choice.node, choice.reason, own, checkpoint)
     await context.tell(placed, SCHEDULED, f"placed on node/{choice.node}: {choice.reason}")
     return DONE
 
 
-async def _placed(context: Context, job: Job, node: str, reason: str, own: Address | None) -> Job:
+async def _placed(context: Context, job: Job, node: str, reason: str, own: Address | None, checkpoint: Checkpoint | None) -> Job:
     world, key = context.world, keys.placement(node, job.namespace, job.name)
     new = job.model_copy(deep=True)
     status = new.status
     status.phase, status.node, status.epoch, status.reason = JobPhase.STARTING, node, status.epoch + 1, reason
     status.observed_generation, status.message = job.metadata.generation, f"node/{node} is starting it"
+    status.restart_at, status.exit_code = None, None
     _set(context, new, SCHEDULED, True, PLACED, f"on node/{node}: {reason}")
     transaction = context.store.transaction().expect(*world.expect(key, keys.alive(node), _node_key(node)))
     if own is not None:
         reserve(transaction, world, new, own)
-    revision = await transaction.put(key, placement_of(world, new, Role.RUN, status.epoch)).put_status(new).commit()
+    if checkpoint is not None:
+        status.restore, status.message = checkpoint.name, f"node/{node} lets it go on from checkpoint/{checkpoint.name}"
+        transaction.expect(*world.expect(keys.object_key(Checkpoint, checkpoint.name, checkpoint.namespace)))
+    revision = await transaction.put(key, next_placement(world, new, checkpoint)).put_status(new).commit()
     async with asyncio.timeout(SYNC_LIMIT):
         await context.reached(revision)
     return new
@@ -132,12 +158,21 @@ async def _observe(context: Context, job: Job, held: dict[str, Seen[Placement]])
     if node is None or node not in held:
         return await _without_placement(context, job, held)
     report = context.world.reports.find(node, work_key(job))
-    mine = report.value if report and report.value.uid == job.metadata.uid else None
+    about = (job.metadata.uid, job.status.life)
+    mine = report.value if report and (report.value.uid, report.value.life) == about else None
     if mine is None and is_written_off(context.world, node):
         return await _write(context, job, fail(job, NODE_LOST, f"node/{node} is not part of the cluster any more", context.now()))
     await _keep_fencing(context, job, held[node])
     where = has_fenced(context.world, node, work_key(job), silence(context, node))
-    new = mirror(job, mine, ready=is_ready(context.world, node), now=context.now(), silence=where.why)
+    ready = is_ready(context.world, node)
+    new = mirror(job, mine, ready=ready, now=context.now(), silence=where.why)
+    plan = _what_follows(context, job, new, mine, where if not ready else None)
+    if isinstance(plan, Restart):
+        return await begin_again(context, job, held[node], mine, plan, lost=not ready)
+    if plan is not None and plan.why:
+        new = _left_to_people(context, new, plan)
+    if ready and mine is not None and held[node].value.role == Role.RESTORE and mine.phase == ReportPhase.RUNNING:
+        return await went_on(context, job, held[node], mine)
     if new.status == job.status:
         return Again(where.after)
     wait = FIGURES_EVERY - context.stopwatch.passed(("figures", job.metadata.uid))
@@ -145,6 +180,27 @@ async def _observe(context: Context, job: Job, held: dict[str, Seen[Placement]])
         return Again(wait)
     context.stopwatch.restart(("figures", job.metadata.uid))
     return await _write(context, job, new)
+
+
+def _what_follows(context: Context, job: Job, new: Job, report: JobReport | None, lost: Silence | None) -> Restart | Leave | None:
+    """None: nothing out of the common happened. ``new`` is what the job would be, ``lost`` how its silent node stands."""
+    found = usable(context.world, job)
+    if report is not None and report.phase == ReportPhase.ABSENT:
+        return after_restore(job, report, found)
+    if report is not None and new.status.phase == JobPhase.FAILED:
+        return after_end(job, report, found)
+    if lost is not None and new.status.phase == JobPhase.UNKNOWN and lost.fenced:
+        return after_loss(job, found, f"node/{job.status.node} is lost")
+    return None
+
+
+def _left_to_people(context: Context, new: Job, plan: Leave) -> Job:
+    """What could have been done, and why it was not."""
+    if new.status.phase == JobPhase.UNKNOWN:
+        new.status.message = plan.why
+        return new
+    failed = find_condition(new.status.conditions, FAILED)
+    return fail(new, failed.reason if failed else NO_CHECKPOINT, plan.why, context.now())
 
 
 async def _keep_fencing(context: Context, job: Job, placed: Seen[Placement]) -> None:
@@ -195,7 +251,7 @@ async def _release(context: Context, job: Job, held: dict[str, Seen[Placement]])
 
     A move that is under way is decided first: before that nobody can say which of the two copies has to be stopped.
     """
-    if any(seen.value.role != Role.RUN for seen in held.values()):
+    if _is_moving(held):
         return await _say(context, job, "is being deleted: waits until its move is decided")
     if held:
         transaction = context.store.transaction()
@@ -217,6 +273,8 @@ def _left_on(world: World, job: Job) -> list[str]:
     for node, seen in world.reports.of_job(work_key(job)).items():
         if seen.value.uid != job.metadata.uid or is_written_off(world, node):
             continue
+        if seen.value.life < job.status.life and not is_ready(world, node):
+            continue  # it was taken away from there, which was done only when nothing could run there any more
         if is_ready(world, node):
             left.append(f"node/{node} is stopping it")
         elif seen.value.phase not in ENDED:
@@ -248,6 +306,10 @@ def _held(world: World, job: Job) -> dict[str, Seen[Placement]]:
     """
     found = world.placements.of_job(work_key(job))
     return {n: seen for n, seen in found.items() if seen.value.uid == job.metadata.uid and seen.value.role != Role.DROP}
+
+
+def _is_moving(held: dict[str, Seen[Placement]]) -> bool:
+    return any(seen.value.role in (Role.LEAVE, Role.ARRIVE) for seen in held.values())
 
 
 def _node_key(node: str) -> str:
