@@ -24,6 +24,7 @@ ENTRIES = {
     "mx-reconciler": ("reconciler", "-sE", True),
     "mx-guard": ("nodeagent.guard", "-ISE", False),
     "mx-shim": ("nodeagent.shim", "-ISE", False),  # no site packages: it starts on the way into every move
+    "mx-relay": ("nodeagent.relay", "-ISE", False),  # nor here: a job's memory waits for it
     "mx-stdio": ("nodeagent.stdio", "-ISE", False),  # nor here: it is frozen and sent with its job
 }
 _COMPILE_SECONDS = 60

@@ -16,6 +16,7 @@ from crds.states import DestinationStep
 from nodeagent.case import Case, one_line
 from nodeagent.channel import Channel
 from nodeagent.deadline import Deadline
+from nodeagent.engine import PageWire
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.exchange import Caller
 from nodeagent.frames import End, Message, Ready, Refused, Running
@@ -105,8 +106,10 @@ async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, 
     await case.parts.hooks.at("arrive.received", record.copy_here)
     await case.advance(DestinationStep.RESTORING, started_at=end.started_at, base_cpu_seconds=end.cpu_seconds)
     deadline.doing("the job was being restored")
-    wire = await door.wire() if door else None
+    wire = PageWire(await door.wire()) if door else None
     await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
+    if wire is not None:
+        wire.sock.close()  # criu has it
     arrived = Arrived(end, end_at, receiver.bytes, case.parts.clock.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)
     return arrived

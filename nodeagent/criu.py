@@ -10,7 +10,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent.engine import Tls
 from nodeagent.errors import EngineFailed
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -59,28 +58,20 @@ def restore_command(images: Path, log: Path) -> list[str]:
     return ["criu", "restore", "-d", "-D", str(images), *COMMON, "-o", str(log)]
 
 
-def serve_command(pid: int, images: Path, log: Path, tls: Tls | None) -> list[str]:
+def serve_command(pid: int, images: Path, log: Path) -> list[str]:
     """Dumps like ``dump_command``, but hands out what memory can come later on descriptor 3; tells 4 when all else is written."""
-    serving = ("--lazy-pages", "--ps-socket", "3", "--status-fd", "4", *_tls(tls))
+    serving = ("--lazy-pages", "--ps-socket", "3", "--status-fd", "4")
     return [*dump_command(pid, images, log), *serving]
 
 
-def fetch_command(images: Path, log: Path, tls: Tls | None) -> list[str]:
+def fetch_command(images: Path, log: Path) -> list[str]:
     """Gets pages by descriptor 3 for a restore that ``restore_lazily_command`` makes."""
-    return ["criu", "lazy-pages", "-D", str(images), "--page-server", "--ps-socket", "3", *_tls(tls), "-o", str(log)]
+    return ["criu", "lazy-pages", "-D", str(images), "--page-server", "--ps-socket", "3", "-o", str(log)]
 
 
 def restore_lazily_command(images: Path, log: Path) -> list[str]:
     """Restores like ``restore_command``; memory comes by ``fetch_command``, which has to listen at MEETING already."""
     return [*restore_command(images, log), "--lazy-pages"]
-
-
-def _tls(tls: Tls | None) -> list[str]:
-    """criu compares ``--address`` with the name in the peer's certificate, at both ends; nothing else is done with it."""
-    if tls is None:
-        return []
-    files = ("--tls-cacert", str(tls.ca), "--tls-cert", str(tls.certificate), "--tls-key", str(tls.key))
-    return ["--tls", *files, "--address", tls.peer]
 
 
 def failure(code: int, log: Path) -> str:

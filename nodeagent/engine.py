@@ -64,22 +64,10 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    """How the ends of a wire prove themselves to each other: files in PEM, and the node whose certificate the peer must show."""
-
-    ca: Path
-    certificate: Path
-    key: Path
-    peer: str
-
-
-@dataclass(frozen=True, slots=True)
 class PageWire:
     """A connected stream socket to the other node, for memory. Whoever made it closes it; the engine keeps a copy of its own."""
 
     sock: socket.socket
-    tls: Tls | None = None
-    """Set: nothing is sent before both ends have proved who they are."""
 
 
 class Sandbox(Protocol):

@@ -69,9 +69,9 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
             async with _telling_why(case, channel):
                 await _check_obstacles(case)
                 await case.parts.hooks.at("leave.connected", sandbox.copy)
-                wire = await reach(case.parts.config, order, ready.pages) if follows else None
+                wire = PageWire(await reach(case.parts.config, order, ready.pages)) if follows else None
                 if wire is not None:
-                    held.callback(wire.sock.close)  # criu has it, too
+                    held.callback(wire.sock.close)
                 streamed = await _freeze_and_stream(case, sandbox, _Ways(channel, wire), promise, deadline)
                 await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
             deadline.doing("the end of its images was sent")
@@ -162,6 +162,8 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise:
         dump = sandbox.serve(images, wire, deadline=limit) if wire else sandbox.dump(images, deadline=limit)
         dumping = asyncio.create_task(dump, name=f"dump {case.key}")
         await _both_alive(dumping, sending)
+        if wire is not None:
+            wire.sock.close()  # criu has it: the other end has to hear when that is gone
         sender.dumped()
         deadline.doing("its images were sent")
         dumped_at, before = case.parts.clock.monotonic(), sender.bytes

@@ -1,9 +1,9 @@
-"""The connection over which a job's memory follows it (post-copy): made by the agents before the freeze, used by criu alone.
+"""The connection over which a job's memory follows it (post-copy): made by the agents before the freeze, used by criu.
 
 It is a connection of its own, because it has to outlive both agents: once it stands its descriptors go to the criu at either end,
-and nothing of ours is between them. The destination opens a port for one move and names it in its ``ready``; the caller says a word
-first that only the two ends of the move can know. Then criu's own TLS begins, in which each end has to show the certificate of the
-node that the order names. A stranger who got in would break the move before its commit, no more.
+and nothing of the agents is between them. The destination opens a port for one move and names it in its ``ready``; the caller says
+a word first that only the two ends of the move can know. With TLS a relay at either end (relay.py) then proves the nodes to each
+other and encrypts; it lives as long as the connection. A stranger who got in would break the move before its freeze, no more.
 """
 
 import asyncio
@@ -13,10 +13,11 @@ import logging
 import socket
 from types import TracebackType
 
+from crds.organisations import NODES
 from crds.placement import MoveOrder
+from nodeagent import criu, shimlink
 from nodeagent.config import Config
 from nodeagent.credentials import Files
-from nodeagent.engine import PageWire, Tls
 from nodeagent.errors import MoveFailed, PeerLost
 from nodeagent.tcp import tune
 
@@ -24,19 +25,12 @@ log = logging.getLogger(__name__)
 
 WORD = 64  # bytes
 GREETING = 5.0  # seconds for a caller to say it
+RELAY_SECONDS = 15.0  # for its start and its handshake
 
 
 def word(order: MoveOrder) -> bytes:
     """Proves that the caller knows the ticket, without telling it."""
     return hmac.new(order.ticket.encode(), f"pages of {order.migration}".encode(), hashlib.sha256).hexdigest().encode()
-
-
-def tls_of(config: Config, peer: str) -> Tls | None:
-    """What criu proves the node with, and whom it wants to see."""
-    if config.tls is None:
-        return None
-    files = Files.of_node(config.tls)
-    return Tls(files.ca, files.certificate, files.key, peer)
 
 
 class Door:
@@ -47,29 +41,36 @@ class Door:
         self._config, self._order = config, order
         self._listener = socket.create_server(("0.0.0.0", 0), backlog=4)
         self._listener.setblocking(False)
-        self._came: socket.socket | None = None
+        self._opened: asyncio.Task[socket.socket] | None = None
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> "Door":
+        self._opened = asyncio.create_task(self._open(), name=f"pages of {self._order.migration}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._listener.close()
-        if self._came is not None:
-            self._came.close()
+        task = self._opened
+        if task is not None and not task.cancel() and not task.cancelled() and task.exception() is None:
+            task.result().close()
 
-    async def wire(self) -> PageWire:
-        """Waits for the source. The source connects before it freezes the job, so this costs nothing when the images are here."""
-        while self._came is None:
-            sock, (address, _) = await asyncio.get_running_loop().sock_accept(self._listener)
-            if await self._may_enter(sock):
-                self._came = sock
-            else:
-                log.warning("pages of %s: %s turned away, it did not know the word", self._order.migration, address)
+    async def wire(self) -> socket.socket:
+        """The source's connection, for criu. The source makes it before it freezes the job, so this costs nothing in the freeze."""
+        assert self._opened is not None, "a door has to be entered"
+        return await self._opened
+
+    async def _open(self) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, (address, _) = await loop.sock_accept(self._listener)
+            try:
+                if await self._may_enter(sock):
+                    return await _secured(self._config, sock, "server", self._order.source)
+            except BaseException:
                 sock.close()
-        tune(self._came, self._config.timing.answer)
-        self._came.setblocking(True)
-        return PageWire(self._came, tls_of(self._config, self._order.source))
+                raise
+            log.warning("pages of %s: %s turned away, it did not know the word", self._order.migration, address)
+            sock.close()
 
     async def _may_enter(self, sock: socket.socket) -> bool:
         said = bytearray()
@@ -82,8 +83,8 @@ class Door:
         return hmac.compare_digest(bytes(said), word(self._order))
 
 
-async def reach(config: Config, order: MoveOrder, port: int) -> PageWire:
-    """The source's end. MoveFailed when the destination offers none, PeerLost when it cannot be reached."""
+async def reach(config: Config, order: MoveOrder, port: int) -> socket.socket:
+    """The source's end, for criu. MoveFailed when the destination offers none, PeerLost when it cannot be reached or proved."""
     if not port:
         raise MoveFailed(f"node/{order.destination} cannot take jobs by post-copy")
     host = order.peer.rpartition(":")[0]
@@ -93,12 +94,53 @@ async def reach(config: Config, order: MoveOrder, port: int) -> PageWire:
         async with asyncio.timeout(config.timing.connect):
             await loop.sock_connect(sock, (host, port))
             await loop.sock_sendall(sock, word(order))
-        tune(sock, config.timing.answer)
-        sock.setblocking(True)
+        return await _secured(config, sock, "client", order.destination)
     except (OSError, TimeoutError) as error:
         sock.close()
         raise PeerLost(f"{host}:{port} cannot be reached for pages: {str(error) or 'no answer in time'}") from error
     except BaseException:
         sock.close()
         raise
-    return PageWire(sock, tls_of(config, order.destination))
+
+
+async def _secured(config: Config, sock: socket.socket, role: str, peer: str) -> socket.socket:
+    """What criu is to use: the socket itself, or an end of a pair at whose other end a relay encrypts. PeerLost."""
+    tune(sock, config.timing.answer)
+    sock.setblocking(True)
+    if config.tls is None:
+        return sock
+    files = Files.of_node(config.tls)
+    ours, theirs = socket.socketpair()
+    with sock, theirs:
+        try:
+            await _start_relay(config, sock, theirs, role, files, peer)
+        except BaseException:
+            ours.close()
+            raise
+    return ours
+
+
+async def _start_relay(config: Config, wire: socket.socket, inner: socket.socket, role: str, files: Files, peer: str) -> None:
+    """Returns when it stands; it lives on by itself."""
+    process = await asyncio.create_subprocess_exec(
+        *shimlink.program(config.run, "mx-relay"),
+        *(role, str(wire.fileno()), str(inner.fileno())),
+        *(str(files.ca), str(files.certificate), str(files.key), NODES, peer),
+        pass_fds=(wire.fileno(), inner.fileno()),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        env={"PATH": criu.PATH},
+    )
+    try:
+        async with asyncio.timeout(RELAY_SECONDS):
+            _, said = await process.communicate()
+    except TimeoutError:
+        raise PeerLost(f"pages: TLS with node/{peer}: no answer within {RELAY_SECONDS} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise PeerLost(said.decode(errors="replace").strip().partition("\n")[0] or f"pages: the relay to node/{peer} did not start")

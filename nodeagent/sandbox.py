@@ -249,7 +249,7 @@ class NamespaceSandbox:
     async def serve(self, images: Path, wire: PageWire, *, deadline: float) -> None:
         """criu dump that goes on as the server of the job's pages; a failure before that lets the job run on."""
         log_file = self._link.run_dir / "dump.log"
-        await self._dump(images, deadline, log_file, lambda job: criu.serve_command(job, images, log_file, wire.tls), wire)
+        await self._dump(images, deadline, log_file, lambda job: criu.serve_command(job, images, log_file), wire)
 
     async def sever(self) -> None:
         """SIGKILL to all but criu."""
@@ -271,7 +271,7 @@ class NamespaceSandbox:
         argv = criu.restore_command(images, log_file)
         if wire is not None:
             argv = criu.restore_lazily_command(images, log_file)
-            lazily = {"fetch": criu.fetch_command(images, pages_log, wire.tls), "meeting": str(images / criu.MEETING)}
+            lazily = {"fetch": criu.fetch_command(images, pages_log), "meeting": str(images / criu.MEETING)}
         if (phase := (await self._ask("status"))["phase"]) != shim.EMPTY:
             raise EngineFailed(f"{self.copy.key}: cannot restore, the sandbox is {phase}")
         try:

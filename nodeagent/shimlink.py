@@ -19,7 +19,7 @@ from typing import Any
 from nodeagent import criu
 from nodeagent.errors import EngineFailed, SandboxGone
 
-PROGRAMS = {"mx-shim": "nodeagent.shim", "mx-stdio": "nodeagent.stdio"}
+PROGRAMS = {"mx-shim": "nodeagent.shim", "mx-stdio": "nodeagent.stdio", "mx-relay": "nodeagent.relay"}
 INSTALLED = Path("/usr/bin")
 PROJECT = str(Path(__file__).parent.parent)
 START_SECONDS = 10.0

@@ -242,8 +242,6 @@ class RemoteEngine:
 class RemoteWire:
     """One end of a wire that lies on the node, in the agent; it is closed there once it was used."""
 
-    tls = None
-
     def __init__(self, number: int) -> None:
         self.number = number
 
