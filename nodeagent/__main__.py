@@ -12,7 +12,7 @@ from pathlib import Path
 from nodeagent import facts
 from nodeagent.agent import Agent
 from nodeagent.cgroups import Cgroups
-from nodeagent.config import DATA_PORT, Config
+from nodeagent.config import DATA_PORT, Config, Timing
 from nodeagent.errors import AgentError
 from nodeagent.hooks import Hooks
 from nodeagent.links import BRIDGE
@@ -40,8 +40,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--bridge", default=BRIDGE, help="plugs in jobs with a network of their own (default: %(default)s)")
     hosts = "gets the names of these jobs (default: %(default)s)"
     parser.add_argument("--hosts", type=Path, default=Path("/etc/hosts"), help=hosts)
+    lease = "seconds the node may be silent before its jobs stand still and it is missed (default: %(default)g, at least 3)"
+    parser.add_argument("--lease", type=_lease, default=Timing().lease, metavar="SECONDS", help=lease)
     parser.add_argument("--verbose", action="store_true", help="say more")
     return parser.parse_args(arguments)
+
+
+def _lease(text: str) -> float:
+    seconds = float(text)
+    if not 3 <= seconds <= 600:
+        raise argparse.ArgumentTypeError(f"{text}: give 3 to 600 seconds")
+    return seconds
 
 
 async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
@@ -59,6 +68,7 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
         port=options.port,
         hosts=options.hosts,
         tls=options.tls,
+        timing=Timing(lease=options.lease),
     )
     cgroups = Cgroups()
     cgroups.prepare()
