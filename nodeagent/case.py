@@ -78,6 +78,8 @@ class Case:
         """What the guard was told to do with the copy; None when that is not known."""
         self.tidied = False
         """What an ended, left or refused copy left behind is gone."""
+        self.telling = asyncio.Lock()
+        """Held while the report in etcd and the record are made to agree."""
         self.changed = changed
         self._watch: asyncio.Task[None] | None = None
 

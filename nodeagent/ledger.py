@@ -84,17 +84,23 @@ class Ledger:
         if not result.succeeded:
             raise Conflict(f"job {job}: its placement changed meanwhile")
 
-    async def put(self, job: str, report: JobReport) -> None:
-        """Writes the report unless it stands already. Raises Unavailable, Conflict."""
+    async def put(self, job: str, report: JobReport, *, placement: int | None = None) -> None:
+        """Writes the report unless it stands already; with ``placement`` only if the placement has that mod_revision still.
+
+        Raises Unavailable, Conflict."""
         old = self._stored.get(job)
         if old is not None and old.report is not None and old.report.to_json() == report.to_json():
             return  # compared as written: times lose their microseconds there
         key = self._report(job)
-        result, found = await self._txn([unchanged(key, old.revision if old else 0)], [Put(key, report.to_json())], [key])
+        place = keys.placement(self._node, *job.split("/"))
+        when = [unchanged(key, old.revision if old else 0), *([] if placement is None else [unchanged(place, placement)])]
+        result, found = await self._txn(when, [Put(key, report.to_json())], [key])
         if result.succeeded:
             self._stored[job] = Stored(result.revision, report)
             return
         self._learn(job, found[0])
+        if placement is not None:
+            raise Conflict(f"job {job}: its placement changed meanwhile, or another report stood there than was known")
         raise Conflict(f"{key}: another report stood there than was known, writing again")
 
     async def remove(self, job: str) -> None:

@@ -30,7 +30,7 @@ async def begin_leaving(case: Case, placed: Placed) -> None:
     case.failure = ""
     move = MoveReport(migration=order.migration, step=SourceStep.CONNECTING)
     report = case.report(ReportPhase.RUNNING, move=move, epoch=epoch)
-    await case.advance(SourceStep.CONNECTING, epoch=epoch, order=order, report=report)
+    await case.advance(SourceStep.CONNECTING, epoch=epoch, order=order, report=report, revision=placed.revision)
 
 
 async def send(case: Case) -> None:
@@ -102,12 +102,20 @@ def _memory_follows(case: Case) -> bool:
 
 
 async def left(case: Case) -> None:
-    """It runs at the destination: kill the frozen copy, say so."""
+    """It runs at the destination: say so, kill the frozen copy.
+
+    In that order when it is from the destination that we know: should it be lost before it could tell etcd, the reconciler may
+    take the job back, to the copy here, and only one of the two writes comes through. Without etcd the copy is kept, which costs
+    memory only. Raises Unavailable, Conflict.
+    """
     record = case.held
     if record.at != SourceStep.GONE:
         old = record.report.move if record.report else None
         move = old.model_copy(update={"step": str(SourceStep.GONE), "ok": True}) if old else None
-        await case.advance_decided(SourceStep.GONE, report=case.report(ReportPhase.LEFT, move=move))
+        report = case.report(ReportPhase.LEFT, move=move)
+        async with case.telling:
+            await case.parts.ledger.put(case.key, report, placement=record.revision)
+            await case.advance_decided(SourceStep.GONE, report=report)
     if not case.tidied:
         await case.forget(record.copy_here)
         case.tidied = True

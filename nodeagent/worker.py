@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from crds.job import Fencing
 from crds.placement import Placement, Role
-from crds.report import ENDED, JobReport
+from crds.report import ENDED, JobReport, ReportPhase
 from crds.states import SourceStep
 from nodeagent import checkpoint, jobs, moves, revive
 from nodeagent.arrive import go, receive_job, refuse
@@ -240,12 +240,13 @@ class Worker:
 
     async def _publish(self, case: Case) -> None:
         """Makes etcd say what the record says. An intent to start is written by its own action only."""
-        record = case.record
-        if record is not None and record.report is not None and record.at != Stage.START:
-            report = self._with_usage(case, record.report)
-            if report.phase not in ENDED:
-                report = report.model_copy(update={"fenced_after": self._promise})
-            await self._parts.ledger.put(self.key, report)
+        async with case.telling:
+            record = case.record
+            if record is not None and record.report is not None and record.at != Stage.START:
+                report = self._with_usage(case, record.report)
+                if report.phase not in (*ENDED, ReportPhase.LEFT, ReportPhase.ABSENT):
+                    report = report.model_copy(update={"fenced_after": self._promise})
+                await self._parts.ledger.put(self.key, report)
 
     def _with_usage(self, case: Case, report: JobReport) -> JobReport:
         """The report with what was used, when that changed noticeably: not every look is worth a write."""

@@ -1,13 +1,17 @@
 """The second write of a move: how it was decided, in one transaction, and the news of it."""
 
+from dataclasses import replace
+
 from crds import keys
-from crds.job import Job, JobPhase
+from crds.job import NODE_LOST, RUNNING, Job, JobPhase
 from crds.job import Move as FinishedMove
-from crds.meta import set_condition
+from crds.meta import Truth, set_condition
 from crds.migration import COMPLETE, FAILED, MOVED, Migration, MigrationPhase
 from crds.placement import Role
 from reconciler.context import Context
-from reconciler.controllers.moving import CallOff, Move, Succeed, Wait, decide
+from reconciler.controllers.moving import CallOff, Move, Succeed, TakeBack, Wait, Wish, decide
+from reconciler.controllers.placing import dropped
+from reconciler.controllers.readiness import has_fenced, silence, silence_keys
 from reconciler.runtime.outcome import DONE, Again
 from store.transaction import Transaction
 
@@ -17,9 +21,15 @@ KEPT_MOVES = 10
 async def conclude(context: Context, move: Move, migration: Migration | None) -> Again:
     """Writes the move's decision, if there is one. ``migration`` is None when its object was deleted meanwhile."""
     cancelled = migration is not None and migration.spec.cancelled
-    decision = decide(move, context.now(), cancelled=cancelled)
+    destination = move.order.destination
+    known = has_fenced(context.world, destination, move.job, silence(context, destination))
+    job = _job_of(context, move)
+    wish = Wish(cancelled, deleted=job is None or job.metadata.deletion_timestamp is not None)
+    decision = decide(replace(move, silence=known), context.now(), wish)
     if isinstance(decision, Wait):
-        if migration is not None and cancelled:
+        if decision.why:
+            await _explain(context, move, migration, decision.why)
+        elif migration is not None and cancelled:
             await _say_too_late(context, move, migration)
         return Again(decision.after)
     if isinstance(decision, Succeed):
@@ -27,6 +37,25 @@ async def conclude(context: Context, move: Move, migration: Migration | None) ->
     else:
         await _call_off(context, move, migration, decision)
     return DONE
+
+
+async def _explain(context: Context, move: Move, migration: Migration | None, why: str) -> None:
+    """It takes people to go on, so both objects say why, and what they can do."""
+    job, transaction = _job_of(context, move), context.store.transaction()
+    if job is not None and job.metadata.deletion_timestamp is not None:
+        job = None  # it says itself what it waits for
+    if job is not None and job.status.message != why:
+        new_job = job.model_copy(deep=True)
+        status, generation = new_job.status, job.metadata.generation
+        status.message = why
+        status.conditions = set_condition(status.conditions, RUNNING, Truth.UNKNOWN, NODE_LOST, why, context.now(), generation)
+        transaction.put_status(new_job)
+    if migration is not None and migration.status.message != why:
+        new = migration.model_copy(deep=True)
+        new.status.message = why
+        transaction.put_status(new)
+    if (job is not None and job.status.message != why) or (migration is not None and migration.status.message != why):
+        await transaction.commit()
 
 
 def _too_late(move: Move) -> str:
@@ -74,16 +103,22 @@ async def _succeed(context: Context, move: Move, migration: Migration | None, de
 
 async def _call_off(context: Context, move: Move, migration: Migration | None, decision: CallOff) -> None:
     transaction = _relying_on(context, move)
-    epoch = move.epoch + 1
+    epoch, taken_back = move.epoch + 1, isinstance(decision, TakeBack)
+    if taken_back:
+        ends = (*silence_keys(move.order.destination, move.job), *silence_keys(move.order.source, move.job)[1:2])
+        transaction.expect(*context.world.expect(*ends))
     if move.source is not None:
         back = move.source.value.model_copy(update={"epoch": epoch, "role": Role.RUN})
         transaction.put(move.source.key, back)
-    if move.destination is not None:
+    if move.destination is not None and taken_back:
+        transaction.put(move.destination.key, dropped(move.destination.value, epoch))
+    elif move.destination is not None:
         transaction.delete(move.destination.key)
     job = _job_of(context, move)
     if job is not None:
         new = job.model_copy(deep=True)
         _settle(new, epoch)
+        new.status.restarts += taken_back
         transaction.put_status(new)
     if migration is not None:
         transaction.put_status(_failed(context, migration, decision))

@@ -1,20 +1,23 @@
 """How a move stands and what follows: the reconciler's part of the two-phase commit, as a pure function.
 
-The destination's claim is the commit point. Only two things end a move, and etcd lets only one of them happen:
+The destination's claim is the commit point. Only these things end a move, and etcd lets only one of them happen:
     Succeed   the claim is there and says accepted, and the destination's copy runs (or ran)
     CallOff   no accepted claim is there; the write that calls the move off compares the very absence (or refusal) we saw here
-Anything else is waited for. In particular an accepted claim whose node is silent is waited for without end: the job may run
-there, and two copies are worse than none.
+    TakeBack  the destination has accepted, is silent and must have fenced itself; the copy at the source still stands frozen,
+              whole, and is used as the checkpoint that it is: if the restart policy says so, or people who call the move off
+Anything else is waited for. In particular an accepted claim whose node is silent is waited for without end if its copy may still
+run: two copies are worse than none.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 
+from crds.job import MigrationMode, RestartPolicy
 from crds.migration import CANCELLED, JOB_ENDED, NODE_NOT_READY, REFUSED, TIMED_OUT
 from crds.placement import MoveOrder, Placement, Role
 from crds.report import ENDED, Claim, JobReport, ReportPhase, Verdict
 from crds.states import DestinationStep
-from reconciler.controllers.readiness import is_ready
+from reconciler.controllers.readiness import HEARD, Silence, is_ready
 from reconciler.grid import Seen
 from reconciler.world import World, split_key
 
@@ -38,6 +41,8 @@ class Move:
     source_report: JobReport | None
     destination_report: JobReport | None
     destination_ready: bool
+    silence: Silence = HEARD
+    """What is known of the job at the destination while that is silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,30 @@ class CallOff:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeBack(CallOff):
+    """The job goes on at the source from the moment of its freeze; what the destination's copy did since does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What people want meanwhile."""
+
+    cancelled: bool = False
+    """The move called off."""
+    deleted: bool = False
+    """The job deleted."""
+
+
+NO_WISH = Wish()
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be said yet; ``after`` seconds from now the deadline has passed (None: wait for the destination)."""
+    """Nothing can be said yet; ``after`` seconds from now something may be (None: wait for the destination)."""
 
     after: float | None
+    why: str = ""
+    """For people, when it takes them to go on."""
 
 
 def find_move(world: World, namespace: str, migration: str, job: str | None) -> Move | None:
@@ -99,18 +124,18 @@ def _move(world: World, job: str, ordered: dict[str, Seen[Placement]]) -> Move:
     )
 
 
-def decide(move: Move, now: datetime, *, cancelled: bool = False) -> Succeed | CallOff | Wait:
+def decide(move: Move, now: datetime, wish: Wish = NO_WISH) -> Succeed | CallOff | Wait:
     """What follows from what was seen. That the job ended is a better reason than that its destination got nothing of it.
 
-    ``cancelled``: somebody wants it called off, which is too late once the destination has claimed the job.
+    To call it off is too late once the destination has claimed the job.
     """
     report = move.source_report
     refused = move.claim is not None and move.claim.verdict == Verdict.REFUSED
     if (move.claim is None or refused) and report is not None and report.phase in ENDED:
         return CallOff(JOB_ENDED, f"the job ended on node/{move.order.source} before it could be moved")
     if move.claim is not None:
-        return _claimed(move, move.claim)
-    if cancelled:
+        return _claimed(move, move.claim, wish)
+    if wish.cancelled:
         return CallOff(CANCELLED, "called off by request")
     if report is not None and _source_gave_up(move, report):
         return CallOff(REFUSED, f"node/{move.order.source}: {report.move.message if report.move else ''}")
@@ -122,15 +147,46 @@ def decide(move: Move, now: datetime, *, cancelled: bool = False) -> Succeed | C
     return Wait(left)
 
 
-def _claimed(move: Move, claim: Claim) -> Succeed | CallOff | Wait:
+def _claimed(move: Move, claim: Claim, wish: Wish) -> Succeed | CallOff | Wait:
     if claim.verdict == Verdict.REFUSED:
         return CallOff(REFUSED, f"node/{move.order.destination}: {claim.reason or 'refused'}")
     report = move.destination_report
-    if report is None or report.epoch != move.epoch or _is_fetching(report):
-        return Wait(None)  # while memory follows the job, both nodes are needed
-    if report.phase in (ReportPhase.RUNNING, *ENDED):
-        return Succeed(report)
-    return Wait(None)
+    if report is not None and report.epoch == move.epoch:
+        fetching = _is_fetching(report)  # while memory follows the job, both nodes are needed
+        if report.phase in (ReportPhase.RUNNING, *ENDED) and not fetching:
+            return Succeed(report)
+    return Wait(None) if move.destination_ready else _lost(move, wish)
+
+
+def _lost(move: Move, wish: Wish) -> Succeed | TakeBack | Wait:
+    """The destination has taken the job, is silent, and never said that it runs."""
+    source, destination = f"node/{move.order.source}", f"node/{move.order.destination}"
+    taken = f"{destination} has taken the job and does not answer"
+    if move.destination_report is not None and (_has_left(move) or (wish.deleted and move.silence.fenced)):
+        return Succeed(move.destination_report)  # what is left to be decided is not the move's matter
+    if not move.silence.fenced:
+        return Wait(move.silence.after, f"{taken}: {move.silence.why}; bring {destination} back")
+    if not _stands_whole(move):
+        return Wait(None, f"{taken}, and nothing whole of it is left on {source}: bring {destination} back, or delete the job")
+    if wish.cancelled:
+        return TakeBack(CANCELLED, f"{taken}; called off by request, so the job goes on at {source} as it was when it was frozen")
+    if move.source is not None and move.source.value.spec.restart.policy == RestartPolicy.FROM_CHECKPOINT:
+        return TakeBack(NODE_NOT_READY, f"{taken}; the job goes on at {source} as it was when it was frozen")
+    how = f"mxctl migrate --cancel {move.order.migration} lets it go on at {source} as it was when it was frozen"
+    return Wait(None, f"{taken}; {move.silence.why}: bring {destination} back, or {how}")
+
+
+def _has_left(move: Move) -> bool:
+    """Whether the source says that nothing of it is there any more."""
+    report = move.source_report
+    return move.source is None or (report is not None and report.phase == ReportPhase.LEFT and report.epoch == move.epoch)
+
+
+def _stands_whole(move: Move) -> bool:
+    """Whether the source still has the frozen copy. It says so before it kills it, by a write that our placement would defeat."""
+    report = move.source_report
+    kept = report is not None and report.phase == ReportPhase.FROZEN and report.epoch == move.epoch
+    return kept and move.source is not None and move.order.mode != MigrationMode.POST_COPY
 
 
 def _is_fetching(report: JobReport) -> bool:

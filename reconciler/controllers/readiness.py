@@ -26,6 +26,9 @@ class Silence:
     """Seconds until it will be fenced if nothing else happens; None when waiting alone does not help, or it is."""
 
 
+HEARD = Silence(False, "its node answers")
+
+
 def is_ready(world: World, node: str) -> bool:
     """Whether what the node reports is the present. An undeclared node counts as long as its heartbeat is there."""
     found = world.find(Node, node)
@@ -60,7 +63,7 @@ def silence_keys(node: str, job: str) -> list[str]:
 def has_fenced(world: World, node: str, job: str, absent: float) -> Silence:
     """Whether the node must have fenced its copy of the job by now. ``absent``: seconds as ``silence`` gives them."""
     if _is_heard(world, node):
-        return Silence(False, "its node answers")
+        return HEARD
     placed, report = world.placements.find(node, job), world.reports.find(node, job)
     if report is None or (placed is not None and report.value.uid != placed.value.uid):
         return Silence(False, "its node never reported of it: it may run there, and nobody can say how long")

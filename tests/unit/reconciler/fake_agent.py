@@ -5,7 +5,7 @@ running, frozen, restored or ended, so a test can count how many copies of a job
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -247,7 +247,8 @@ class FakeAgent:
         assert placement.move is not None
         copy.state, copy.ticket = "frozen", placement.move.ticket
         self.wire.sent.add(copy.ticket)
-        self._report(job, copy, ReportPhase.FROZEN, move=MoveReport(migration=placement.move.migration, step="Sent"))
+        told = replace(copy, epoch=placement.epoch)
+        self._report(job, told, ReportPhase.FROZEN, move=MoveReport(migration=placement.move.migration, step="Sent"))
 
     def _abort(self, job: str, copy: Copy, placement: Placement) -> None:
         assert placement.move is not None
@@ -256,10 +257,16 @@ class FakeAgent:
         self._run(job, copy, move)
 
     def _resume(self, job: str, copy: Copy, placement: Placement) -> None:
-        if copy.state == "frozen" and copy.ticket in self.wire.committed:
+        if copy.state == "frozen" and copy.ticket in self.wire.committed and not self._was_dropped(job, placement):
             self.wire.violations.append(f"{job} goes on at its source {self.name}, though {copy.ticket} was committed")
         copy.epoch = placement.epoch
         self._run(job, copy, None)
+
+    def _was_dropped(self, job: str, placement: Placement) -> bool:
+        """The reconciler has taken the job back from a destination that must have fenced itself."""
+        assert placement.move is not None
+        kv = self.server.get(keys.placement(placement.move.destination, *job.split("/")))
+        return kv is not None and Placement.model_validate_json(kv.value).role == Role.DROP
 
     def _gone(self, job: str, copy: Copy) -> None:
         copy.state = "gone"

@@ -1,14 +1,16 @@
 """The table of how a move is decided."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from crds.job import JobSpec
+from crds.job import JobRestart, JobSpec, MigrationMode, RestartPolicy
 from crds.placement import MoveOrder, Placement, Role
 from crds.report import Claim, JobReport, MoveReport, ReportPhase, Verdict
-from reconciler.controllers.moving import MARGIN, CallOff, Move, Succeed, Wait, decide
+from reconciler.controllers.moving import MARGIN, CallOff, Move, Succeed, TakeBack, Wait, Wish, decide
+from reconciler.controllers.readiness import Silence
 from reconciler.grid import Seen
 
 from .virtual_clock import EPOCH
@@ -94,6 +96,60 @@ def test_decide(state: dict[str, Any], after: float, expected: str) -> None:
         assert isinstance(decision, Succeed) and expected == "succeed"
 
 
+FROZEN = report(ReportPhase.FROZEN, epoch=2)
+FENCED = Silence(True, "it stands still there since its node's lease ran out")
+LOST = {"claim": ACCEPTED, "source_report": FROZEN, "destination_ready": False, "silence": FENCED}
+
+
+def restarting(given: Move, policy: RestartPolicy) -> Move:
+    """With that policy in the placement at the source."""
+    assert given.source is not None
+    spec = given.source.value.spec.model_copy(update={"restart": JobRestart(policy=policy)})
+    seen = replace(given.source, value=given.source.value.model_copy(update={"spec": spec}))
+    return replace(given, source=seen)
+
+
+@pytest.mark.parametrize(
+    ("state", "policy", "cancelled", "expected"),
+    [
+        ({}, RestartPolicy.FROM_CHECKPOINT, False, "NodeNotReady"),
+        ({}, RestartPolicy.NEVER, True, "Cancelled"),
+        ({}, RestartPolicy.FROM_CHECKPOINT, True, "Cancelled"),
+        ({}, RestartPolicy.NEVER, False, "mxctl migrate --cancel m lets it go on at node/n1"),
+        ({}, RestartPolicy.ON_FAILURE, False, "bring node/n2 back, or mxctl migrate --cancel m"),
+        ({"silence": Silence(False, "its node stops it", 4.0)}, RestartPolicy.FROM_CHECKPOINT, True, "its node stops it"),
+        ({"silence": Silence(False, "it runs on")}, RestartPolicy.FROM_CHECKPOINT, False, "it runs on; bring node/n2 back"),
+        ({"source_report": report(ReportPhase.LEFT, epoch=2)}, RestartPolicy.FROM_CHECKPOINT, True, "succeed"),
+        ({"source_report": report(ReportPhase.FROZEN)}, RestartPolicy.FROM_CHECKPOINT, False, "nothing whole of it is left"),
+        ({"source": None}, RestartPolicy.FROM_CHECKPOINT, True, "succeed"),
+        ({"destination_ready": True}, RestartPolicy.FROM_CHECKPOINT, True, ""),
+        ({"destination_report": RUNNING_THERE}, RestartPolicy.FROM_CHECKPOINT, True, "succeed"),
+    ],
+)
+def test_a_destination_that_is_lost_with_the_job(
+    state: dict[str, Any], policy: RestartPolicy, cancelled: bool, expected: str
+) -> None:
+    found = restarting(move(**LOST), policy)
+    decision = decide(replace(found, **state), EPOCH + timedelta(seconds=1000), Wish(cancelled))
+    if isinstance(decision, TakeBack):
+        assert decision.reason == expected
+    elif isinstance(decision, Wait):
+        assert expected in decision.why
+        assert (decision.why == "") == (expected == "")
+    else:
+        assert isinstance(decision, Succeed)
+        assert expected == "succeed"
+
+
+def test_what_was_sent_without_its_memory_is_no_checkpoint() -> None:
+    found = restarting(move(**LOST), RestartPolicy.FROM_CHECKPOINT)
+    without = replace(found, order=found.order.model_copy(update={"mode": MigrationMode.POST_COPY}))
+    decision = decide(without, EPOCH, Wish(cancelled=True))
+    assert isinstance(decision, Wait)
+    assert "nothing whole" in decision.why
+    assert isinstance(decide(without, EPOCH, Wish(deleted=True)), Succeed), "its node stops what is left of it when it is back"
+
+
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
@@ -108,5 +164,5 @@ def test_decide(state: dict[str, Any], after: float, expected: str) -> None:
     ],
 )
 def test_what_is_cancelled_ends_unless_it_is_claimed(state: dict[str, Any], expected: str) -> None:
-    decision = decide(move(**state), EPOCH, cancelled=True)
+    decision = decide(move(**state), EPOCH, Wish(cancelled=True))
     assert expected == (decision.reason if isinstance(decision, CallOff) else type(decision).__name__.lower())
