@@ -262,3 +262,64 @@ async def fenced_in_the_middle(cluster: Cluster, node: Node, moment: str) -> Non
 
 def test_the_margin_leaves_most_of_the_lease() -> None:
     assert (margin(15.0), margin(3.0)) == (1.5, 0.5)
+
+
+async def test_the_frozen_copy_is_a_checkpoint_when_the_destination_is_lost_with_the_job(cluster: Cluster, node: Node) -> None:
+    """It claimed the job and died; the job is taken back, and the copy at the destination never runs."""
+    destination = cluster.nodes["n2"]
+    destination.moments.crash_at.add("arrive.claimed")
+    uid = await cluster.running("w", "n1")
+    ordered = await cluster.order("w", "n1", "n2")
+    await destination.crashed()
+
+    async def gone() -> bool:
+        return await cluster.kv.get(keys.alive("n2")) is None
+
+    await until(gone, "the lease to run out")
+    assert await taken_back(cluster, ordered.epoch)
+    await goes_on(cluster, uid)
+    await destination.start()
+    await cluster.reported("n2", "w", None)
+    await cluster.only_on(uid, "n1")
+
+
+async def taken_back(cluster: Cluster, epoch: int) -> bool:
+    """The reconciler's write: only while the source still says that it has the frozen copy, and the destination is silent."""
+    report = await cluster.kv.get(keys.report("n1", NAMESPACE, "w"))
+    assert report is not None
+    if (await cluster.phase("n1", "w")) != ReportPhase.FROZEN:
+        return False
+    placements = [await cluster.placement(name, "w") for name in ("n1", "n2")]
+    roles = (Role.RUN, Role.DROP)
+    puts = [
+        Put(keys.placement(name, NAMESPACE, "w"), found.model_copy(update={"role": role, "epoch": epoch + 1}).to_json())
+        for name, role, (found, _) in zip(("n1", "n2"), roles, placements, strict=True)
+        if found is not None
+    ]
+    return await cluster.txn([unchanged(report.key, report.mod_revision), absent(keys.alive("n2"))], list(puts))
+
+
+async def test_a_source_that_cannot_say_so_keeps_its_frozen_copy(cluster: Cluster, node: Node) -> None:
+    """It heard from the destination that the job runs there, but not etcd: then nobody may count on its copy being gone."""
+    destination = cluster.nodes["n2"]
+    held = destination.moments.wait_at["arrive.resumed"] = asyncio.Event()
+    uid = await cluster.running("w", "n1")
+    ordered = await cluster.order("w", "n1", "n2")
+
+    async def resumed() -> bool:
+        return "arrive.resumed" in destination.moments.seen
+
+    await until(resumed, "the destination's copy to run")
+    memory(node).down = True
+    held.set()
+
+    async def heard() -> bool:
+        return "leave.running" in node.moments.seen
+
+    await until(heard, "the destination's word")
+    assert {shim.node for shim in cluster.world.copies(uid)} == {"n1", "n2"}
+    assert cluster.world.running(uid) == ["n2"]
+    memory(node).down = False
+    assert await ordered.decided()
+    await cluster.only_on(uid, "n2")
+    await cluster.reported("n1", "w", None)
