@@ -16,6 +16,7 @@ Standard library only, and little of it: it has to stay small, and to run when n
 # importing pathlib takes more memory than all the rest
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-LEASE, COPIES, POLICY, KILLED, PROCESS = "lease", "copies", "fencing", "fenced", "guard"
-"""RUN/lease, RUN/copies/<copy>/fencing, RUN/copies/<copy>/fenced (the guard killed it), RUN/guard (who the guard is)."""
+LEASE, COPIES, POLICY, KILLED, PORT, PROCESS = "lease", "copies", "fencing", "fenced", "port", "guard"
+"""RUN/lease; RUN/copies/<copy>/fencing, RUN/copies/<copy>/fenced (the guard killed it), RUN/copies/<copy>/port (of the bridge, of a
+job with a network of its own); RUN/guard (who the guard is)."""
 FREEZE, KILL, KEEP = "freeze", "kill", "keep"
 AGAIN = 1.0
 """Seconds between two looks when there is no deadline, or it has passed."""
@@ -91,6 +93,25 @@ def directories(run: str) -> dict[str, str]:
     return {name.rpartition("_")[0]: os.path.join(parent, name) for name in names}
 
 
+def silence(directory: str) -> None:
+    """A job with an address of its own must not be heard while it stands still: by then another copy may have that address."""
+    path = os.path.join(directory, PORT)
+    if not directory or not os.path.exists(path):
+        return
+    from nodeagent.shim.netlink import DISABLED, Netlink  # late: sockets take memory, and few nodes have such jobs
+
+    with open(path, encoding="utf-8") as file:
+        port = file.read()
+    netlink = Netlink()
+    try:
+        netlink.set_port(netlink.index_of(port), DISABLED)
+    except OSError as error:
+        if error.errno != errno.ENODEV:  # the copy has ended, and its network with it
+            raise
+    finally:
+        netlink.close()
+
+
 def fence(run: str, freezer: Freezer, passed: Callable[[], bool] = lambda: True) -> list[str]:
     """What the deadline's passing means for every copy here; what was done, a line each. ``passed`` is asked before each."""
     done, of_copies = [], directories(run)
@@ -104,8 +125,10 @@ def fence(run: str, freezer: Freezer, passed: Callable[[], bool] = lambda: True)
                 write_whole(os.path.join(directory, KILLED), KILL)
                 freezer.kill(name)
                 done.append(f"{name}: killed")
-            elif policy == FREEZE and not freezer.frozen(name) and freezer.freeze(name):
-                done.append(f"{name}: frozen")
+            elif policy == FREEZE:
+                if not freezer.frozen(name) and freezer.freeze(name):
+                    done.append(f"{name}: frozen")
+                silence(directory)
         except OSError as error:
             done.append(f"{name}: NOT stopped: {error}")
     return done

@@ -6,6 +6,7 @@ state of the freeze, so it survives the agent exactly as long as the processes i
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -88,6 +89,8 @@ class NamespaceEngine:
             tmp, shm = self._make_directories(copy)
             group.create()
             wire = links.arguments(copy, network, self.bridge) if network else ()
+            if network:
+                (run_dir / guard.PORT).write_text(links.port_of(copy))
             identity = await shimlink.launch(self.run, run_dir, tmp, shm, wire)
         except (OSError, EngineFailed) as error:
             await self.forget(copy)
@@ -344,7 +347,10 @@ class NamespaceSandbox:
         return self._group.frozen
 
     async def thaw(self) -> None:
-        """The group only."""
+        """The group, and the network that was silenced with it; nothing that stands still for another reason."""
+        if (self._link.run_dir / guard.PORT).exists():
+            with contextlib.suppress(SandboxGone):  # then there is nobody to be heard
+                await self._ask("reconnect")
         self._group.thaw()
 
     async def kill(self) -> None:

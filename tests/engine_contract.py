@@ -440,3 +440,15 @@ class EngineContract:
         with pytest.raises(EngineFailed):
             await sandbox.sever()
         assert (await sandbox.usage()).processes == 1
+
+    async def test_a_fenced_job_is_heard_again_when_it_is_thawed(self, engine: Engine, images: Images, heard: Heard) -> None:
+        running = await started(engine, copy("distant"), *LONG, network=NETWORK)
+        other = Network("10.77.0.129/24", "52:54:0a:4d:00:81")
+        frozen = await started(engine, copy("leaving"), *LONG, network=other)
+        await frozen.dump(images(), deadline=DEADLINE)
+        await engine.fence()
+        assert not await heard(running.copy)
+        assert await engine.fence() == []
+        for sandbox in (running, frozen):
+            await sandbox.thaw()
+        assert await heard(running.copy) and not await heard(frozen.copy)

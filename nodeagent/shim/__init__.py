@@ -34,6 +34,7 @@ Requests, each answered by one line {"ok": true, …} or {"ok": false, "error": 
     sever {}                                    kills a frozen job, but not the criu that hands out its pages: "severed"
     streamed {}                                 -> {rc}, when no pages go out or come in any more
     thaw {}                                     SIGCONT to all but those that were stopped before the freeze: "running"
+    reconnect {}                                lets a running job be heard again after it was fenced; it has a network of its own
     clear {}                                    kills everything but ourselves: "empty"
     signal {number}                             to the job's first process
 

@@ -40,6 +40,7 @@ def obey(shim: Shim, connection: socket.socket, line: bytes, descriptors: list[i
             "abort": shim.abort,
             "restored": shim.restored,
             "thaw": shim.thaw,
+            "reconnect": shim.reconnect,
             "sever": shim.sever,
             "clear": shim.clear,
             "signal": shim.send_signal,

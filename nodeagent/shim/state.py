@@ -228,6 +228,12 @@ class Shim:
         if not self.streaming:
             self.stream_ended(self.stream_code)
 
+    def reconnect(self) -> Answer:
+        """Whoever fenced the job has blocked its wire. One that is blocked because it stands frozen stays so."""
+        if self.phase == RUNNING:
+            self.open_wire()
+        return {}
+
     def end_repair(self) -> None:
         """Nothing to do for what was restored: only a dump leaves its connections half-way."""
         dumped, self.dumped = self.dumped, False

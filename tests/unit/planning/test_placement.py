@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.planning import fit
 from reconciler.planning.cost import power_of_two_above, scale
 from reconciler.planning.placement import choose_node
 from reconciler.planning.types import Choice, JobView, MoveView, NodeView, PlacementRequest, Snapshot
@@ -47,6 +48,8 @@ def test_the_reason_has_figures() -> None:
         ({"taints": ("gpu",)}, {}, "taint gpu is not tolerated"),
         ({"taints": ("gpu",)}, {"tolerations": ("disk",)}, "taint gpu is not tolerated"),
         ({"labels": {"disk": "hdd"}}, {"node_selector": {"disk": "ssd"}}, "label disk=ssd is missing"),
+        ({"features": frozenset({"a"})}, {"needs": frozenset({"b"})}, "feature b is missing"),
+        ({}, {"needs": frozenset({"network"})}, fit.LACKS["network"]),
         ({}, {"exclude": frozenset({"n1"})}, "excluded"),
         ({"memory_used": 450 * MIB}, {}, "62Mi of 512Mi memory free, 100Mi wanted"),
         ({"memory_used": 600 * MIB}, {}, "0 of 512Mi memory free, 100Mi wanted"),

@@ -267,6 +267,16 @@ def test_jobs_on_such_a_node_are_no_candidates(change: dict[str, object]) -> Non
     assert (plan.moves, plan.kept) == ((), ())
 
 
+def test_a_job_stays_where_its_features_are() -> None:
+    """Of four nodes only the full one and one other can give jobs a network of their own."""
+    snapshot = cluster([4, 0, 0, 0])
+    for name in ("n1", "n3"):
+        snapshot = with_node(snapshot, name, features=frozenset({"network"}))
+    for job in snapshot.jobs:
+        snapshot = with_job(snapshot, job.key, needs=frozenset({"network"}))
+    assert counts(settle(snapshot)[0]) == [2, 0, 2, 0]
+
+
 def test_labels_and_taints_are_kept_to() -> None:
     snapshot = cluster([3, 0, 0])
     for key in ("default/j001", "default/j002", "default/j003"):
