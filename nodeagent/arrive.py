@@ -22,6 +22,7 @@ from nodeagent.exchange import Caller
 from nodeagent.frames import End, Message, Ready, Refused, Running
 from nodeagent.ledger import refusal
 from nodeagent.pages import Door
+from nodeagent.precopy import receive_rounds
 from nodeagent.space import Promise, make_fresh
 from store.errors import Unavailable
 
@@ -94,8 +95,11 @@ async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, 
     sandbox, record = case.sandbox, case.held
     assert sandbox is not None
     images = case.images(record.copy_here)
-    receiver = channel.receive_images(images, most=case.parts.room.most(promise))
-    promise.came = lambda: receiver.bytes
+    ahead = 0
+    if _order(case).mode == MigrationMode.PRE_COPY:
+        ahead = await receive_rounds(case, channel, images, promise, deadline)
+    receiver = channel.receive_images(images, most=case.parts.room.most(promise) - ahead)
+    promise.came = lambda: ahead + receiver.bytes
     deadline.doing("its images were received")
     try:
         end = await receiver.run()
@@ -110,7 +114,7 @@ async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, 
     await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
     if wire is not None:
         wire.sock.close()  # criu has it
-    arrived = Arrived(end, end_at, receiver.bytes, case.parts.clock.monotonic())
+    arrived = Arrived(end, end_at, ahead + receiver.bytes, case.parts.clock.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)
     return arrived
 

@@ -58,6 +58,20 @@ def restore_command(images: Path, log: Path) -> list[str]:
     return ["criu", "restore", "-d", "-D", str(images), *COMMON, "-o", str(log)]
 
 
+def pre_dump_command(pid: int, images: Path, log: Path, parent: str | None) -> list[str]:
+    """Dumps memory only, and lets the tree run on; the kernel marks what is written from then on."""
+    return ["criu", "pre-dump", "-t", str(pid), "-D", str(images), *_tracking(parent), "-o", str(log)]
+
+
+def last_dump_command(pid: int, images: Path, log: Path, parent: str) -> list[str]:
+    """Dumps like ``dump_command``, of the memory only what was written since the pre-dump ``parent``, seen from ``images``."""
+    return [*dump_command(pid, images, log), *_tracking(parent)]
+
+
+def _tracking(parent: str | None) -> list[str]:
+    return ["--track-mem", *(["--prev-images-dir", parent] if parent is not None else [])]
+
+
 def serve_command(pid: int, images: Path, log: Path) -> list[str]:
     """Dumps like ``dump_command``, but hands out what memory can come later on descriptor 3; tells 4 when all else is written."""
     serving = ("--lazy-pages", "--ps-socket", "3", "--status-fd", "4")

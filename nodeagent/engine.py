@@ -79,8 +79,17 @@ class Sandbox(Protocol):
         """Starts the job's first process; returns when its exec succeeded, raises StartFailed otherwise."""
         ...
 
-    async def dump(self, images: Path, *, deadline: float) -> None:
+    async def pre_dump(self, images: Path, parent: str | None, *, deadline: float) -> None:
+        """criu pre-dump into the empty directory ``images``: memory only, and the job runs on.
+
+        ``parent`` is the directory of the pre-dump before, seen from ``images``: only what was written since then is dumped.
+        """
+        ...
+
+    async def dump(self, images: Path, *, deadline: float, parent: str | None = None) -> None:
         """criu dump into the empty directory ``images``; leaves the job stopped when it succeeds.
+
+        With ``parent`` it has what was written since that pre-dump only; both are needed to restore it.
 
         When it fails, is cancelled or takes longer than ``deadline`` seconds, the job runs on as before and EngineFailed is raised.
         """

@@ -51,6 +51,13 @@ class Ready(Model):
     """Port on which the job's memory is to follow it (post-copy); 0: it comes with the images."""
 
 
+class Round(Model):
+    """Source: images of memory that goes ahead of the job (pre-copy); 0: the job is frozen now, and its own images follow."""
+
+    kind: Literal["round"] = "round"
+    number: int = Field(ge=0)
+
+
 class File(Model):
     """Source: data frames with this number belong to this file."""
 
@@ -103,7 +110,7 @@ class Refused(Model):
     reason: str
 
 
-Message = Hello | Open | Ready | File | End | Abort | Running | Refused
+Message = Hello | Open | Ready | Round | File | End | Abort | Running | Refused
 _MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
 

@@ -21,6 +21,7 @@ from nodeagent.engine import PageWire, Sandbox
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running
 from nodeagent.pages import reach
+from nodeagent.precopy import send_rounds
 from nodeagent.space import Promise, make_fresh
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class _Ways:
 
     channel: Channel
     wire: PageWire | None
+    parent: str | None
+    """What went ahead of the job (pre-copy), seen from its images."""
 
 
 async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
@@ -72,7 +75,8 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
                 wire = PageWire(await reach(case.parts.config, order, ready.pages)) if follows else None
                 if wire is not None:
                     held.callback(wire.sock.close)
-                streamed = await _freeze_and_stream(case, sandbox, _Ways(channel, wire), promise, deadline)
+                ways = _Ways(channel, wire, await _send_ahead(case, sandbox, channel, order, deadline))
+                streamed = await _freeze_and_stream(case, sandbox, ways, promise, deadline)
                 await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
             deadline.doing("the end of its images was sent")
             await _send_end(case, channel, streamed)
@@ -147,10 +151,18 @@ def _why(case: Case, otherwise: str, error: Exception | None = None) -> str:
     return "the job ended" if ended else " ".join(otherwise.split())
 
 
+async def _send_ahead(case: Case, sandbox: Sandbox, channel: Channel, order: MoveOrder, deadline: Deadline) -> str | None:
+    """Makes the directory of the images; with pre-copy sends memory ahead. Returns the parent of the last dump, if it has one."""
+    images = case.images(sandbox.copy)
+    await asyncio.to_thread(make_fresh, images)
+    if order.mode != MigrationMode.PRE_COPY:
+        return None
+    return await send_rounds(case, sandbox, channel, images, deadline)
+
+
 async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise: Promise, deadline: Deadline) -> _Streamed:
     """All images are sent and the job stands frozen when it returns. The sender's thread runs before the freeze begins."""
     images = case.images(sandbox.copy)
-    await asyncio.to_thread(make_fresh, images)
     await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
     sender = ways.channel.send_images(images)
     promise.came = lambda: sender.bytes
@@ -159,7 +171,7 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise:
         frozen_at = case.parts.clock.monotonic()
         deadline.doing("the job was dumped")
         limit, wire = deadline.left, ways.wire
-        dump = sandbox.serve(images, wire, deadline=limit) if wire else sandbox.dump(images, deadline=limit)
+        dump = sandbox.serve(images, wire, deadline=limit) if wire else sandbox.dump(images, deadline=limit, parent=ways.parent)
         dumping = asyncio.create_task(dump, name=f"dump {case.key}")
         await _both_alive(dumping, sending)
         if wire is not None:

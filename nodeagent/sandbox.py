@@ -184,10 +184,27 @@ class NamespaceSandbox:
         order = {**stdio.model_dump(), "socket": f"{SOCKETS}/{JOB}", "own": False}
         return {"stdio": {"program": shimlink.program(self._run, "mx-stdio"), "order": order}}
 
-    async def dump(self, images: Path, *, deadline: float) -> None:
+    async def pre_dump(self, images: Path, parent: str | None, *, deadline: float) -> None:
+        """criu pre-dump; the job runs on, also when it fails."""
+        log_file = self._link.run_dir / "dump.log"
+        status = await self._ask("status")
+        if status["phase"] != shim.RUNNING:
+            raise EngineFailed(f"{self.copy.key}: nothing to dump, the sandbox is {status['phase']}")
+        try:
+            await self._criu("pre-dump", deadline, log_file, argv=criu.pre_dump_command(status["job"], images, log_file, parent))
+        except BaseException:
+            await _despite_cancellation(self._call_off())
+            raise
+
+    async def dump(self, images: Path, *, deadline: float, parent: str | None = None) -> None:
         """criu dump; a failure of any kind, cancellation too, lets the job run on."""
         log_file = self._link.run_dir / "dump.log"
-        await self._dump(images, deadline, log_file, lambda job: criu.dump_command(job, images, log_file))
+
+        def argv(job: int) -> list[str]:
+            plain = criu.dump_command(job, images, log_file)
+            return plain if parent is None else criu.last_dump_command(job, images, log_file, parent)
+
+        await self._dump(images, deadline, log_file, argv)
 
     async def _dump(
         self, images: Path, deadline: float, log_file: Path, argv: Callable[[int], list[str]], wire: PageWire | None = None

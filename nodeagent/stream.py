@@ -104,7 +104,8 @@ class Outbox:
 
     def _names(self, prefix: str) -> list[str]:
         with os.scandir(self._images) as entries:
-            return sorted(entry.name for entry in entries if entry.name.startswith(prefix) and not entry.name.endswith(".log"))
+            files = (entry.name for entry in entries if entry.is_file(follow_symlinks=False))  # rounds of pre-copy lie beside them
+            return sorted(name for name in files if name.startswith(prefix) and not name.endswith(".log"))
 
     def _new(self, name: str) -> Iterator[memoryview]:
         sent = self._files.get(name)

@@ -452,3 +452,26 @@ class EngineContract:
         for sandbox in (running, frozen):
             await sandbox.thaw()
         assert await heard(running.copy) and not await heard(frozen.copy)
+
+    async def test_memory_goes_ahead_of_a_job_where_the_kernel_tracks_it(self, engine: Engine, images: Images) -> None:
+        old = await started(engine, copy("ahead"), "sh", "-c", "sleep 0.6; exit 5")
+        top = images()
+        rounds = [top / f"round-{number}" for number in (1, 2)]
+        for directory in rounds:
+            directory.mkdir()
+        if "pre-copy" not in await engine.features():
+            with pytest.raises(EngineFailed, match="pre-dump"):
+                await old.pre_dump(rounds[0], None, deadline=DEADLINE)
+            assert not await old.frozen()
+            assert await code(old) == 5, "it is none the worse for it"
+            return
+        await old.pre_dump(rounds[0], None, deadline=DEADLINE)
+        assert not await old.frozen()
+        await old.pre_dump(rounds[1], "../round-1", deadline=DEADLINE)
+        new = await engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, 2))
+        await new.expect()
+        await old.dump(top, deadline=DEADLINE, parent="round-2")
+        await new.restore(top, last_pid=await old.last_pid(), deadline=DEADLINE)
+        await old.kill()
+        await new.resume()
+        assert await code(new) == 5

@@ -23,6 +23,7 @@ Requests, each answered by one line {"ok": true, …} or {"ok": false, "error": 
     status {}                                   -> {phase, job, criu, last_pid, stopped}
     dump {argv}                                 -> {rc}, when criu has ended; "frozen" from now on, if it succeeded or not. With a
                                                    descriptor: when criu hands out pages on it, "serving" from now on
+    pre-dump {argv}                             -> {rc}, when criu has ended; it goes on running
     expect {groups}                             a restore will follow: a child enters these groups now, which takes 15 ms, and
                                                    starts criu later; so that is not part of the freeze
     restore {argv, last_pid, fetch, meeting}    -> {rc}, likewise; the namespace's last PID is set first, so that criu and its

@@ -29,7 +29,7 @@ def obey(shim: Shim, connection: socket.socket, line: bytes, descriptors: list[i
     try:
         request = json.loads(line)
         verb = request.pop("do")
-        later: dict[str, Any] = {"dump": shim.dump, "restore": shim.restore, "streamed": shim.streamed}
+        later: dict[str, Any] = {"dump": shim.dump, "pre-dump": shim.pre_dump, "restore": shim.restore, "streamed": shim.streamed}
         if verb in later:
             later[verb](connection, **request, **({"pages": descriptors[0]} if descriptors else {}))
             return

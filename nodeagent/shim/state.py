@@ -112,6 +112,17 @@ class Shim:
         """Whether pages go out or come in."""
         return self.fetching is not None or (self.criu is not None and self.phase in (SERVING, SEVERED))
 
+    def pre_dump(self, connection: socket.socket, argv: list[str]) -> None:
+        """The job runs on, so the phase does not change; while criu is there nothing else is done."""
+        self.must_be(RUNNING)
+        if self.fetching is not None:
+            raise Refused("a part of its memory is still on its way from the node it was on before")
+        argv = argv_as(dump_as(pid for pid, _, _ in processes()), argv)
+        pid = os.fork()
+        if pid == 0:
+            become_criu(self.run_dir, argv)
+        self.criu, self.waiting = pid, connection
+
     def dump(self, connection: socket.socket, argv: list[str], pages: int | None = None) -> None:
         self.must_be(RUNNING)
         if self.fetching is not None:

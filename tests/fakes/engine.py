@@ -61,6 +61,8 @@ class Knobs:
     """Size of the pages image; written in pieces while ``delay["dump"]`` passes."""
     obstacles: dict[str, list[Obstacle]] = field(default_factory=dict)
     """What keeps jobs from being moved, by "<namespace>/<name>"."""
+    written: list[int] = field(default_factory=list)
+    """Bytes that the job writes between two rounds of pre-copy; all of its memory when none are left."""
     features: list[str] = field(default_factory=lambda: ["post-copy", FEATURE])
     """What the node is able to."""
     calls: list[str] = field(default_factory=list)
@@ -383,8 +385,30 @@ class FakeSandbox:
         shim.go()
         self._engine.point("start.after")
 
-    async def dump(self, images: Path, *, deadline: float) -> None:
+    async def pre_dump(self, images: Path, parent: str | None, *, deadline: float) -> None:
+        await self._engine.at("pre_dump", self.copy)
+        job = self._job("pre-dump")
+        if job.stopped:
+            raise EngineFailed(f"{self.copy.key}: is stopped already")
+        sizes = self._engine.knobs.written
+        self._write_ahead(images, parent, sizes.pop(0) if parent and sizes else self._engine.knobs.image_bytes)
+        self._engine.point("pre_dump.after")
+
+    def _write_ahead(self, images: Path, parent: str | None, size: int) -> None:
+        try:
+            (images / "pages-1.img").write_bytes(b"p" * size)
+            (images / "inventory.img").write_text("fake")
+            if parent is not None:
+                (images / "parent").symlink_to(parent)
+        except OSError as error:
+            raise EngineFailed(f"{self.copy.key}: cannot write images: {error}") from error
+
+    async def dump(self, images: Path, *, deadline: float, parent: str | None = None) -> None:
         await self._dump("dump", images, deadline)
+        if parent is not None:
+            (images / "parent").symlink_to(parent)
+            core = json.loads((images / "core-1.img").read_bytes())
+            (images / "core-1.img").write_text(json.dumps({**core, "parent": parent}))
 
     async def serve(self, images: Path, wire: PageWire, *, deadline: float) -> None:
         await self._dump("serve", images, deadline)
@@ -470,6 +494,11 @@ class FakeSandbox:
             core = json.loads((images / "core-1.img").read_bytes())
             pages = b"" if wire else (images / "pages-1.img").read_bytes()
             assert (images / "inventory.img").read_text() == "fake", "inventory"
+            before, ahead = images, core.get("parent") is not None
+            while ahead:
+                before = before / "parent"
+                assert (before / "inventory.img").read_text() == "fake", "inventory of a round"
+                ahead = (before / "parent").is_symlink()
         except (OSError, ValueError, AssertionError) as error:
             raise EngineFailed(f"{self.copy.key}: bad images: {error}") from error
         if wire is not None:

@@ -270,8 +270,11 @@ class RemoteSandbox:
     async def start(self, spec: JobSpec, env: dict[str, str]) -> None:
         await self._call("start", spec=spec.to_data(), env=env)
 
-    async def dump(self, images: Path, *, deadline: float) -> None:
-        await self._call("dump", images=self._inside(images), deadline=deadline)
+    async def pre_dump(self, images: Path, parent: str | None, *, deadline: float) -> None:
+        await self._call("pre_dump", images=self._inside(images), parent=parent, deadline=deadline)
+
+    async def dump(self, images: Path, *, deadline: float, parent: str | None = None) -> None:
+        await self._call("dump", images=self._inside(images), deadline=deadline, parent=parent)
 
     async def expect(self) -> None:
         await self._call("expect")

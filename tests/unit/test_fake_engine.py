@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from crds.network import FEATURE
 from nodeagent.engine import Copy, Engine, PageWire
 from nodeagent.errors import EngineFailed
 from tests.engine_contract import DEADLINE, LONG, EngineContract, Heard, copy, moved, started
@@ -20,7 +21,7 @@ def world() -> World:
 
 @pytest.fixture
 def engine(world: World) -> FakeEngine:
-    return FakeEngine(world, "n1", Knobs(delay={"pages": 0.05}))
+    return FakeEngine(world, "n1", Knobs(delay={"pages": 0.05}, features=[FEATURE, "post-copy", "pre-copy"]))
 
 
 @pytest.fixture

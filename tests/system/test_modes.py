@@ -1,0 +1,132 @@
+"""Moves by each way in a lab with real criu: the memory is whole, and the freeze that is told is the one that the job saw."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import cluster
+from lab.model import Places
+from tests.system.commands import Terminal
+
+NAME = "tmodes"
+MEGABYTES = 300
+WITNESS = r"""
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+static double now(void) { struct timespec t; clock_gettime(CLOCK_REALTIME, &t); return t.tv_sec * 1e3 + t.tv_nsec / 1e6; }
+int main(int count, char **words) {
+    size_t size = (size_t)atoi(words[1]) << 20, step = 4096, at, wrong = 0, rounds = 0;
+    unsigned char *memory = malloc(size);
+    for (at = 0; at < size; at += step) memory[at] = (unsigned char)(at / step * 31 + 7);
+    printf("ready\n"); fflush(stdout);
+    double last = now(), later;
+    for (;;) {
+        struct timespec pause = {0, 500000};
+        nanosleep(&pause, 0);
+        later = now();
+        if (later - last > 10) { printf("gap %.1f %.1f\n", last, later); fflush(stdout); }
+        last = later;
+        if (++rounds % 4000) continue;  /* seldom: it is idle */
+        for (at = 0; at < size; at += step) wrong += memory[at] != (unsigned char)(at / step * 31 + 7);
+        printf("%s %zu\n", wrong ? "wrong" : "whole", rounds); fflush(stdout);
+        last = now();
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    if os.geteuid() != 0:
+        pytest.fail("system tests need root: run sudo scripts/test system")
+    terminal = Terminal(tmp_path_factory.mktemp("config") / "config")
+    cluster.down(NAME)
+    try:
+        terminal.mxctl("lab", "up", "--name", NAME, "--nodes", "2", "--cpus", "0.9", "--memory", "2Gi")
+        source = Places(NAME).shared / "witness.c"
+        source.write_text(WITNESS)
+        subprocess.run(["cc", "-O1", "-static", "-o", str(source.with_suffix("")), str(source)], check=True, timeout=60)
+        yield terminal
+    finally:
+        terminal.mxctl("lab", "down", "--name", NAME)
+
+
+def lines(terminal: Terminal, job: str) -> list[str]:
+    return terminal.mxctl("logs", job).splitlines()
+
+
+def wait_for(terminal: Terminal, job: str, word: str, after: int = 0) -> None:
+    """A line with that word beyond the first ``after``."""
+    end = time.monotonic() + 60
+    while not any(word in line for line in lines(terminal, job)[after:]):
+        assert time.monotonic() < end, f"{word} never came: {lines(terminal, job)[-5:]}"
+        time.sleep(0.2)
+
+
+def migrate(terminal: Terminal, job: str, node: str, mode: str) -> dict[str, Any]:
+    """The status of the finished Migration."""
+    terminal.mxctl("migrate", job, node, "--mode", mode, "--wait")
+    found = json.loads(terminal.mxctl("get", "migrations", "-o", "json"))["items"]
+    status: dict[str, Any] = max((m["status"] for m in found if m["spec"]["job"] == job), key=lambda status: status["epoch"])
+    return status
+
+
+@pytest.mark.parametrize("mode", ["stop", "post-copy"])
+def test_the_freeze_that_is_told_is_the_one_that_was_seen(terminal: Terminal, mode: str) -> None:
+    job = f"witness-{mode}"
+    terminal.mxctl("run", "--name", job, "--on", "n1", "--memory", f"{MEGABYTES}Mi", "--", "/shared/witness", str(MEGABYTES))
+    wait_for(terminal, job, "ready")
+    for node in ("n2", "n1"):
+        before = len(lines(terminal, job))
+        status = migrate(terminal, job, node, mode)
+        wait_for(terminal, job, "whole", before)
+        said = lines(terminal, job)
+        assert not any("wrong" in line for line in said)
+        gaps = [[float(word) for word in line.split()[1:]] for line in said[before:] if line.startswith("gap")]
+        seen = max(end - begin for begin, end in gaps)
+        told, predicted = status["freezeMs"], status["predictedFreezeMs"]
+        print({"mode": mode, "seen_ms": round(seen, 1), "told_ms": told, "predicted_ms": predicted, "why": status["modeReason"]})
+        assert status["mode"] == mode
+        assert seen * 0.85 - 30 <= told <= seen * 1.3 + 60
+    terminal.mxctl("delete", "job", job)
+
+
+def test_both_agents_die_while_memory_is_on_its_way(terminal: Terminal) -> None:
+    """criu and the relays go on without them; new agents find out how it went."""
+    job = "orphan"
+    terminal.mxctl("run", "--name", job, "--on", "n1", "--memory", f"{MEGABYTES}Mi", "--", "/shared/witness", str(MEGABYTES))
+    wait_for(terminal, job, "ready")
+    terminal.mxctl("migrate", job, "n2", "--mode", "post-copy")
+    end = time.monotonic() + 60
+    while step_on(terminal, "n2", job) not in ("Fetching", "Running"):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    for node in ("n1", "n2"):
+        done = subprocess.run(
+            cluster.exec_command(NAME, node, ["pkill", "-KILL", "-f", "mx-nodeagent"]), capture_output=True, timeout=30, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    before = len(lines(terminal, job))
+    terminal.mxctl("wait", "job/" + job, "--for", "jsonpath={.status.node}=n2", "--timeout", "60s", ok=False)
+    wait_for(terminal, job, "whole", before)
+    assert not any("wrong" in line for line in lines(terminal, job))
+    found = json.loads(terminal.mxctl("get", "job", job, "-o", "json"))
+    assert found["status"]["node"] == "n2"
+    terminal.mxctl("delete", "job", job)
+
+
+def step_on(terminal: Terminal, node: str, job: str) -> str:
+    """As the node's journal has it."""
+    journal = Path(Places(NAME).directory) / node
+    for file in journal.rglob(f"journal/default_{job}.jsonl"):
+        last = file.read_text().splitlines()[-1]
+        return str(json.loads(last.partition(" ")[2])["step"])
+    return ""
