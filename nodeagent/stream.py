@@ -7,15 +7,16 @@ reading, checksums, encryption and sending all release the interpreter's lock, a
 """
 
 import asyncio
+import mmap
 import os
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from nodeagent.checksum import crc32
 from nodeagent.errors import MoveFailed, PeerLost
 from nodeagent.frames import CHUNK, DATA, HEADER, MAX_MESSAGE, Abort, End, File, FileSum, Message, decode, encode, parse_header
 
@@ -23,6 +24,9 @@ POLL = 0.001  # seconds between two looks for more when criu has written nothing
 MAX_FILES = 1 << 16
 PAGES = "pages-"
 """What begins so grows for long, and is sent while it does."""
+_PIECE = 1 << 20
+"""Bytes of new pages that are worth a mapping of their own."""
+_POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 _LEAST = 4096  # bytes of room in the buffer for which it is worth going on to fill it
 
 T = TypeVar("T")
@@ -112,18 +116,35 @@ class Outbox:
         if sent is None:
             sent = self._open(name)
             yield from self._add(encode(File(number=sent.number, name=name)))
+        if name.startswith(PAGES):
+            yield from self._mapped(sent)
         while True:
             if len(self._buffer) - self._fill < HEADER.size + _LEAST:
                 yield from self._flush()
             begin = self._fill + HEADER.size
-            count = os.readv(sent.descriptor, [self._buffer[begin:]])
+            count = os.preadv(sent.descriptor, [self._buffer[begin:]], sent.length)
             if count == 0:
                 return
             HEADER.pack_into(self._buffer, self._fill, DATA, sent.number, count)
             self._fill = begin + count
-            sent.crc32 = zlib.crc32(self._buffer[begin : self._fill], sent.crc32)
+            sent.crc32 = crc32(self._buffer[begin : self._fill], sent.crc32)
             sent.length += count
             self.bytes += count
+
+    def _mapped(self, sent: _Passed) -> Iterator[memoryview]:
+        """Whole pieces of a file that grows, without copying them; what is left over is read."""
+        while os.fstat(sent.descriptor).st_size - sent.length >= _PIECE:
+            begin = sent.length % mmap.PAGESIZE
+            length = CHUNK - begin
+            yield from self._add(HEADER.pack(DATA, sent.number, length))
+            yield from self._flush()
+            offset = sent.length - begin
+            with mmap.mmap(sent.descriptor, CHUNK, flags=mmap.MAP_SHARED | _POPULATE, offset=offset) as piece:
+                with memoryview(piece) as whole, whole[begin:] as data:
+                    sent.crc32 = crc32(data, sent.crc32)
+                    yield data
+            sent.length += length
+            self.bytes += length
 
     def _add(self, frame: bytes) -> Iterator[memoryview]:
         if len(self._buffer) - self._fill < len(frame):
@@ -139,7 +160,8 @@ class Outbox:
     def _open(self, name: str) -> _Passed:
         if len(self._files) >= MAX_FILES:
             raise MoveFailed(f"{self._images}: more than {MAX_FILES} image files")
-        descriptor = os.open(self._images / name, os.O_RDONLY | os.O_CLOEXEC)
+        # to be mapped so that C may read it, it has to be writable
+        descriptor = os.open(self._images / name, (os.O_RDWR if name.startswith(PAGES) else os.O_RDONLY) | os.O_CLOEXEC)
         sent = self._files[name] = _Passed(len(self._files), name, descriptor)
         return sent
 
@@ -176,7 +198,7 @@ class Inbox:
     def keep(self, number: int, data: memoryview) -> None:
         """Data that was allowed."""
         file = self._files[number]
-        file.crc32 = zlib.crc32(data, file.crc32)
+        file.crc32 = crc32(data, file.crc32)
         file.length += len(data)
         self.bytes += len(data)
         while data:
