@@ -18,6 +18,7 @@ from nodeagent.hooks import Hooks
 from nodeagent.links import BRIDGE
 from nodeagent.load import LoadSampler
 from nodeagent.sandbox import NamespaceEngine
+from nodeagent.tmpfs import mount_images
 from store.errors import StoreError
 from store.etcd import EtcdKV
 
@@ -72,6 +73,7 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
     )
     cgroups = Cgroups()
     cgroups.prepare()
+    await asyncio.to_thread(mount_images, config.images, config.run / "copies")
     kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")])
     try:
         engine = NamespaceEngine(config.run, config.shared, cgroups, bridge=options.bridge)

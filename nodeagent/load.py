@@ -18,6 +18,12 @@ from nodeagent.engine import Copy, Sandbox, Usage
 from nodeagent.errors import SandboxGone
 
 SAMPLE_SECONDS = 0.1
+REST_SECONDS = 1.0
+"""Between two looks at a job that rests: ten times a second would be the dearest thing an agent does."""
+REST_AFTER = 10
+"""Looks in a row without a runnable thread, and with hardly any use, after which a job rests."""
+REST_USE = 0.05
+"""Cores."""
 TIME_CONSTANT = 2.5
 """Seconds after which a step in demand shows to 63 per cent."""
 
@@ -59,16 +65,29 @@ class JobEstimate:
     seen: float | None = None
     """Time of the last sample, monotonic seconds."""
     cpu_seconds: float = 0.0
+    quiet: int = 0
+    """Samples in a row that showed it at rest."""
 
     def observe(self, usage: Usage, now: float) -> "JobEstimate":
-        """With one more sample."""
+        """With one more sample. One that rested until now is taken to have begun just before the look that shows it awake."""
         if self.seen is None:
             return JobEstimate(self.demand.add(usage.runnable, SAMPLE_SECONDS), self.used, usage.memory, now, usage.cpu_seconds)
         seconds = max(now - self.seen, 1e-6)
         rate = max(0.0, usage.cpu_seconds - self.cpu_seconds) / seconds
-        return JobEstimate(
-            self.demand.add(usage.runnable, seconds), self.used.add(rate, seconds), usage.memory, now, usage.cpu_seconds
-        )
+        quiet = self.quiet + 1 if usage.runnable == 0 and rate < REST_USE else 0
+        awake = min(seconds, SAMPLE_SECONDS) if self.rests else seconds
+        demand = self.demand.add(0.0, seconds - awake).add(usage.runnable, awake)
+        return JobEstimate(demand, self.used.add(rate, seconds), usage.memory, now, usage.cpu_seconds, quiet)
+
+    @property
+    def rests(self) -> bool:
+        return self.quiet >= REST_AFTER
+
+    def due(self, now: float) -> float:
+        """Seconds from now until it is to be looked at again; 0 or less: now."""
+        if self.seen is None:
+            return 0.0
+        return self.seen + (REST_SECONDS if self.rests else SAMPLE_SECONDS) - now
 
     def hold(self, now: float) -> "JobEstimate":
         """A frozen job wants what it wanted when it was frozen; the time it stands does not count."""
@@ -93,6 +112,9 @@ class Watched:
     """It is being moved: it counts with its last demand."""
 
 
+_EARLY = SAMPLE_SECONDS / 4  # timers are not exact
+
+
 class LoadSampler:
     """Looks at the jobs and at the node. ``clock`` is monotonic seconds."""
 
@@ -102,16 +124,22 @@ class LoadSampler:
         self._estimates: dict[Copy, JobEstimate] = {}
 
     async def run(self, watched: Callable[[], Iterable[Watched]]) -> None:
-        """Samples until cancelled."""
+        """Samples until cancelled: jobs that work ten times a second, those that rest once."""
         while True:
             await self.sample(watched())
-            await asyncio.sleep(SAMPLE_SECONDS)
+            now = self._clock()
+            waits = [estimate.due(now) for estimate in self._estimates.values()]
+            # a job that has just come is seen after this time, too
+            await asyncio.sleep(min(REST_SECONDS / 2, max(SAMPLE_SECONDS, min(waits, default=REST_SECONDS))))
 
     async def sample(self, watched: Iterable[Watched]) -> None:
-        """One look at each job; those not named any more are forgotten. A job that ended meanwhile is passed over."""
+        """One look at each job that is due; those not named any more are forgotten. One that ended meanwhile is passed over."""
         fresh: dict[Copy, JobEstimate] = {}
         for job in watched:
             old = self._estimates.get(job.copy, JobEstimate())
+            if not job.frozen and old.due(self._clock()) > _EARLY:
+                fresh[job.copy] = old
+                continue
             try:
                 usage = None if job.frozen else await job.sandbox.usage()
             except SandboxGone:

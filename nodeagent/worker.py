@@ -256,12 +256,8 @@ class Worker:
             report = report.model_copy(update={"obstacles": case.obstacles})
         if case.usage is None:
             return report
-        cpu, memory = case.cpu_seconds, case.usage.memory
-        old_cpu, old_memory = self._shown
-        if abs(cpu - old_cpu) >= max(LEAST_SECONDS, NOTICEABLE * old_cpu) or abs(memory - old_memory) >= max(
-            LEAST_BYTES, NOTICEABLE * old_memory
-        ):
-            self._shown = (cpu, memory)
+        if self._noticeable(case):
+            self._shown = (case.cpu_seconds, case.usage.memory)
         return report.model_copy(update={"cpu_seconds": max(self._shown[0], report.cpu_seconds), "memory": self._shown[1]})
 
     async def look_at_fence(self) -> None:
@@ -275,11 +271,21 @@ class Worker:
         if self._promise is not None and self._promise != self._parts.fence.promise:
             self.wake()
 
+    def _noticeable(self, case: Case) -> bool:
+        """Whether what it used differs from what was told by so much that it is to be told."""
+        if case.usage is None:
+            return False
+        cpu, memory = case.cpu_seconds, case.usage.memory
+        old_cpu, old_memory = self._shown
+        more_cpu = abs(cpu - old_cpu) >= max(LEAST_SECONDS, NOTICEABLE * old_cpu)
+        return more_cpu or abs(memory - old_memory) >= max(LEAST_BYTES, NOTICEABLE * old_memory)
+
     async def look(self) -> None:
         """Sees what the job uses; the worker then tells if that is worth it."""
         if self._case is not None and self._case.record is not None and self._case.record.at in RUNS_HERE:
             await self._case.measure()
-            self.wake()
+            if self._noticeable(self._case):
+                self.wake()
 
     async def look_for_obstacles(self, every: float) -> None:
         """Sees what would keep the job from being moved: ``every`` so many seconds, and oftener while something does."""

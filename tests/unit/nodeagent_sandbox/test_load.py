@@ -167,3 +167,42 @@ def test_runnable_threads_of_all_processes(tmp_path: Path, thread: Callable[[int
     thread(1, 3, "3 (x y) D 0 0 0")
     thread(9, 9, "9 (b) R 0 0 0")
     assert count_runnable([1, 9, 77], tmp_path) == 2
+
+
+# --- jobs at rest ---
+
+
+def resting(seconds: float = 2.0) -> list[tuple[float, int, float]]:
+    return [(i * 0.1, 0, 0.0) for i in range(round(seconds * 10))]
+
+
+def test_a_job_that_does_nothing_rests_and_one_that_works_does_not() -> None:
+    assert observed(resting()).rests
+    assert not observed(resting(0.5)).rests
+    assert not observed([(i * 0.1, 0, i * 0.02) for i in range(30)]).rests  # a fifth of a core, though never seen to run
+    assert not observed([*resting(), (2.1, 1, 0.0)]).rests
+
+
+def test_a_job_that_wakes_counts_from_the_look_before_the_one_that_shows_it() -> None:
+    """A whole second of rest is not taken for a second of work."""
+    seen_late = observed([*resting(), (3.0, 1, 0.0)]).demand.value
+    always_seen = observed([*resting(3.0), (3.0, 1, 0.0)]).demand.value
+    assert seen_late == pytest.approx(always_seen, abs=0.02)
+
+
+async def test_a_job_at_rest_is_looked_at_once_a_second(fake_cgroups: Cgroups) -> None:
+    engine, now = FakeEngine(World(), "n1"), [0.0]
+    sampler = LoadSampler(fake_cgroups, clock=lambda: now[0])
+    sandbox = await started(engine, copy("idle"), *LONG)
+    looks: list[float] = []
+
+    async def at_rest() -> Usage:
+        looks.append(now[0])
+        return usage(0)
+
+    sandbox.usage = at_rest  # type: ignore[method-assign]
+    for _ in range(100):
+        await sampler.sample([Watched(sandbox.copy, sandbox, 1.0)])
+        now[0] += 0.1
+    assert 18 <= len(looks) <= 22  # eleven at first, then one a second
+    await sandbox.kill()
