@@ -4,10 +4,10 @@
     bench/freeze.py --quick                       the smallest job, twice: does it work at all
     bench/freeze.py --sizes 200 --jobs idle       one case
 
-In a lab of two nodes a job of 16 MB, 200 MB and 1 GB, idle or writing all over its memory, is moved to and fro. The freeze is what the
-job itself sees: the largest gap in its clock (CLOCK_REALTIME), beside the figure that MX reports. In turn with each move the same
-job is dumped and restored by the same criu with the same flags on one node's tmpfs (``raw``: no network, no checksums, no journal),
-and checkpointed and restored by podman where it can be had; so that noise of the machine meets all of them.
+In a lab of two nodes a job of 16 MB, 200 MB and 1 GB, idle or writing all over its memory, is moved to and fro. The freeze is
+what the job itself sees: the largest gap in its clock (CLOCK_REALTIME), beside the figure that MX reports. In turn with each move
+the same job is dumped and restored by the same criu with the same flags on one node's tmpfs (``raw``: no network, no checksums, no
+journal), and checkpointed and restored by podman where it can be had; so that noise of the machine meets all of them.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.freezing.peer import Podman, PodmanMissing
 from lab.model import Places
 from nodeagent import criu
 
+PROJECT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).parent / "freezing"
 SIZES = (16, 200, 1024)
 JOBS = ("idle", "writing")
@@ -300,8 +300,10 @@ def table(result: dict[str, Any]) -> str:
             if isinstance(series, dict) and "p50" in series:
                 label = f"{case['job']} {case['megabytes']} MB"
                 lines.append(f"{label:18}{name:14.14}{series['n']:>4}{series['p50']:>10.0f}{series['p99']:>10.0f}")
-    for each in result["goals"]:
-        lines.append(f"{'met ' if each['met'] else 'MISSED'}  {each['goal']}: {each['measured']:g} (wanted {each['wanted']})")
+    lines.extend(
+        f"{'met   ' if each['met'] else 'MISSED'} {each['goal']}: {each['measured']:g} (wanted {each['wanted']})"
+        for each in result["goals"]
+    )
     return "\n".join(lines)
 
 

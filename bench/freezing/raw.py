@@ -2,8 +2,9 @@
 
     python3 raw.py TIMES MEGABYTES idle|writing DIRECTORY FLAGS…
 
-FLAGS are those of the agent's own dump and restore (nodeagent/criu.py), as two JSON lists. Two pid and mount namespaces, made before
-the freeze, stand for the two nodes, as the shims do. Prints a JSON list of {"witness_ms", "commands_ms"}. Standard library only.
+FLAGS are those of the agent's own dump and restore (nodeagent/criu.py), as two JSON lists. Two pid and mount namespaces, made
+before the freeze, stand for the two nodes, as the shims do. Prints a JSON list of {"witness_ms", "commands_ms"}. Standard library
+only.
 """
 
 import json
