@@ -148,16 +148,18 @@ class Moved:
         until(lambda: self.witness.exists() and bool(self.witness.read_text()), f"job {self.name} to have its memory")
         self.node = "n1"
 
-    def move(self, mode: str | None) -> tuple[float, float]:
-        """The freeze as the job saw it and as it is reported, milliseconds."""
+    def move(self, mode: str | None) -> tuple[float, float] | str:
+        """The freeze as the job saw it and as it is reported, milliseconds; or why it was not moved."""
         target = "n2" if self.node == "n1" else "n1"
         began = time.time()
         options = ["--mode", mode] if mode else []
-        said = self.lab.mxctl("migrate", self.name, target, *options, "--wait", "--timeout", "4m")
-        self.node = target
-        time.sleep(SETTLE)
+        said = self.lab.mxctl("migrate", self.name, target, *options, "--wait", "--timeout", "4m", ok=False)
         migration = said.split()[0].removeprefix("migration/")
         status = json.loads(self.lab.mxctl("get", "migration", migration, "-o", "json"))["status"]
+        if status["phase"] != "Succeeded":
+            return str(status.get("message") or status["phase"])
+        self.node = target
+        time.sleep(SETTLE)
         return largest_gap(self.witness, began), float(status.get("freezeMs") or 0.0)
 
     def end(self) -> None:
@@ -181,18 +183,23 @@ def modes_of(lab: Lab) -> list[str | None]:
     return ["stop", *(mode for mode in MODES[1:] if mode in alive.get("features", []))]
 
 
-def measure(lab: Lab, megabytes: int, how: str, times: int, podman: Podman | None) -> dict[str, Any]:
+def measure(lab: Lab, megabytes: int, how: str, options: argparse.Namespace, podman: Podman | None) -> dict[str, Any]:
     """One case: moves in every mode, raw and podman in turn."""
-    job = Moved(lab, megabytes, how)
-    modes = modes_of(lab)
+    job, times = Moved(lab, megabytes, how), options.times
+    modes = [mode for mode in modes_of(lab) if mode is None or mode in options.modes]
     series: dict[str, Series] = {"raw": Series()}
+    failures: list[str] = []
     try:
         for turn in range(times):
             series["raw"].add(raw_once(lab, megabytes, how))
             for mode in modes:
-                seen, reported = job.move(mode)
-                series.setdefault(mode or "stop", Series()).add(seen)
-                series.setdefault(f"{mode or 'stop'} reported", Series()).add(reported)
+                moved = job.move(mode)
+                if isinstance(moved, str):
+                    failures.append(f"{mode or 'stop'}: {moved}")
+                    say(f"  NOT MOVED: {failures[-1]}")
+                    continue
+                series.setdefault(mode or "stop", Series()).add(moved[0])
+                series.setdefault(f"{mode or 'stop'} reported", Series()).add(moved[1])
             if podman is not None:
                 series.setdefault("podman", Series()).add(podman.once(megabytes, how))
             say(
@@ -200,14 +207,17 @@ def measure(lab: Lab, megabytes: int, how: str, times: int, podman: Podman | Non
             )
     finally:
         job.end()
-    return {"megabytes": megabytes, "job": how, **{name: each.to_data() for name, each in series.items()}, **ratios(series)}
+    case = {"megabytes": megabytes, "job": how, "failures": failures, "ratios": ratios(series)}
+    return case | {name: each.to_data() for name, each in series.items()}
 
 
 def ratios(series: dict[str, Series]) -> dict[str, Any]:
+    if "stop" not in series:
+        return {}
     found = {"stop_to_raw": round(series["stop"].median / series["raw"].median, 2)}
     if "podman" in series:
         found["podman_to_stop"] = round(series["podman"].median / series["stop"].median, 2)
-    return {"ratios": found}
+    return found
 
 
 # --- an agent at rest ---
@@ -251,6 +261,10 @@ def judge(cases: list[dict[str, Any]], at_rest: dict[str, dict[str, float]]) -> 
 
     for case in cases:
         name, size = f"{case['job']} {case['megabytes']} MB", case["megabytes"]
+        if case["failures"]:
+            goal(f"{name}: moves that failed", len(case["failures"]), 0)
+        if "stop" not in case:
+            continue
         if size in GOALS["stop_to_raw"]:
             goal(f"{name}: stop to raw", case["ratios"]["stop_to_raw"], GOALS["stop_to_raw"][size])
         if size in GOALS["stop_ms"]:
@@ -271,7 +285,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         at_rest = {"before any move": rest(lab, options.rest)} if options.rest else {}
         podman, why = find_podman(lab, options)
         say(f"podman: {'measured beside' if podman else 'SKIPPED: ' + why}")
-        cases = [measure(lab, size, how, options.times, podman) for size in options.sizes for how in options.jobs]
+        cases = [measure(lab, size, how, options, podman) for size in options.sizes for how in options.jobs]
         if options.rest:
             at_rest["after the moves"] = rest(lab, options.rest)
     return {
@@ -317,6 +331,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--jobs", type=lambda text: text.split(","), default=list(JOBS), metavar="JOB,…", help="default: idle,writing"
     )
     parser.add_argument("--rest", type=float, default=30.0, metavar="SECONDS", help="how long to look at an agent at rest; 0: not")
+    parser.add_argument(
+        "--modes", type=lambda text: text.split(","), default=list(MODES), metavar="MODE,…", help="those that exist"
+    )
     parser.add_argument("--no-podman", action="store_true", help="do not compare with podman")
     parser.add_argument("--lab", default="benchfreeze", help="name of the lab; one of this name is taken down first")
     options = parser.parse_args(arguments)

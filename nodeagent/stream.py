@@ -139,10 +139,14 @@ class Outbox:
             yield from self._add(HEADER.pack(DATA, sent.number, length))
             yield from self._flush()
             offset = sent.length - begin
-            with mmap.mmap(sent.descriptor, CHUNK, flags=mmap.MAP_SHARED | _POPULATE, offset=offset) as piece:
-                with memoryview(piece) as whole, whole[begin:] as data:
-                    sent.crc32 = crc32(data, sent.crc32)
-                    yield data
+            flags = mmap.MAP_SHARED | _POPULATE
+            with (
+                mmap.mmap(sent.descriptor, CHUNK, flags=flags, offset=offset) as piece,
+                memoryview(piece) as whole,
+                whole[begin:] as data,
+            ):
+                sent.crc32 = crc32(data, sent.crc32)
+                yield data
             sent.length += length
             self.bytes += length
 
