@@ -8,6 +8,7 @@ from pathlib import Path
 from crds.report import Obstacle
 from nodeagent.preflight import devices, kernel, programs, sockets, tables
 from nodeagent.preflight.scene import GONE, Process, Scene, Socket, read_namespaces, read_process
+from nodeagent.shim.identity import may_raise_limits
 
 FAMILIES: tuple[Callable[[Scene], Iterator[Obstacle]], ...] = (
     kernel.io_uring,
@@ -17,6 +18,7 @@ FAMILIES: tuple[Callable[[Scene], Iterator[Obstacle]], ...] = (
     sockets.unknown,
     programs.traced,
     programs.elsewhere,
+    programs.users,
 )
 MOST = 8
 """Obstacles of one job that are told; each must be mended anyway."""
@@ -38,6 +40,7 @@ class Preflight:
         self._mark: object = None
         self._found: list[Obstacle] = []
         self._looked = -LONGEST
+        self._one_user = not may_raise_limits()
 
     def look(self, pids: Iterable[int], shim: int, *, thorough: bool) -> list[Obstacle]:
         """What keeps these processes, below that shim, from being moved. OSError when we may not look.
@@ -55,7 +58,7 @@ class Preflight:
     def read(self, pids: Iterable[int], shim: int) -> Scene:
         """The picture."""
         found = tuple(process for pid in pids if (process := read_process(pid, self._proc)) is not None)
-        return Scene(found, self._sockets(found), home=read_namespaces(shim, self._proc))
+        return Scene(found, self._sockets(found), home=read_namespaces(shim, self._proc), one_user=self._one_user)
 
     def _sockets(self, processes: Iterable[Process]) -> dict[int, Socket]:
         """By network namespace: a program may have made one of its own."""

@@ -76,6 +76,8 @@ class Process:
     places: tuple[Descriptor, ...] = ()
     """Its program, working directory and root directory, in this order."""
     namespaces: dict[str, str] = field(default_factory=dict)
+    ids: frozenset[tuple[int, int]] = frozenset()
+    """Its (uid, gid): real, effective and saved."""
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.number})"
@@ -107,6 +109,8 @@ class Scene:
     """Files outside of what is shared that did not change since then are the image's, the same on all nodes. None: unknown."""
     home: dict[str, str] = field(default_factory=dict)
     """The namespaces of the sandbox."""
+    one_user: bool = False
+    """Processes of one user only can be dumped together, for the node has no CAP_SYS_RESOURCE."""
 
     @property
     def held(self) -> set[int]:
@@ -135,7 +139,13 @@ def read_process(pid: int, proc: Path) -> Process | None:
         mappings=tuple(parse_maps(maps)),
         places=tuple(each for each in places if each is not None),
         namespaces=read_namespaces(pid, proc),
+        ids=frozenset(zip(_ids(status, "Uid"), _ids(status, "Gid"), strict=True)),
     )
+
+
+def _ids(status: dict[str, str], name: str) -> list[int]:
+    """Real, effective and saved."""
+    return [int(word) for word in status.get(name, "").split()[:3]]
 
 
 def read_namespaces(pid: int | str, proc: Path) -> dict[str, str]:

@@ -112,6 +112,20 @@ def test_namespaces_of_its_own() -> None:
     assert found.reason == "OwnNamespace" and "a network namespace" in found.message, "criu itself makes the time namespace"
 
 
+@pytest.mark.parametrize(
+    ("ids", "one_user", "expected"),
+    [
+        ([{(0, 0)}, {(1000, 1000)}], True, ["SeveralUsers"]),
+        ([{(1000, 1000), (0, 1000)}], True, ["SeveralUsers"]),
+        ([{(1000, 1000)}, {(1000, 1000)}], True, []),
+        ([{(0, 0)}, {(1000, 1000)}], False, []),
+    ],
+)
+def test_several_users_where_only_one_can_be_dumped(ids: list[set[tuple[int, int]]], one_user: bool, expected: list[str]) -> None:
+    processes = tuple(process(ids=frozenset(each)) for each in ids)
+    assert [each.reason for each in judge(Scene(processes, home=HOME, one_user=one_user))] == expected
+
+
 def test_each_is_said_once_and_not_too_many() -> None:
     same = [anonymous("[io_uring]"), Descriptor(6, "anon_inode:[io_uring]", 0)]
     assert reasons(process(*same), process(*same)) == ["IoUring"]
