@@ -322,6 +322,7 @@ class Job(Resource):
         Column("PHASE", lambda j: "Terminating" if j.metadata.deletion_timestamp else str(j.status.phase)),
         Column("NODE", lambda j: j.status.node or "-"),
         Column("MOVES", lambda j: str(j.status.move_count)),
+        Column("RESTARTS", lambda j: str(j.status.restarts), wide=True),
         Column("EXIT", lambda j: "-" if j.status.exit_code is None else str(j.status.exit_code)),
         Column("ADDRESS", lambda j: j.status.address or "-", wide=True),
         Column("MEMORY", lambda j: human_memory(j.status.memory) if j.status.memory else "-", wide=True),
