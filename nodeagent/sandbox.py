@@ -297,8 +297,10 @@ class NamespaceSandbox:
         try:
             await self._criu("restore", deadline, log_file, wire, argv=argv, last_pid=last_pid, **lazily)
             await self._ask("restored", groups=[str(path) for path in self._group.throttled], stopped=stopped)
-        except BaseException:
+        except BaseException as error:
             await _despite_cancellation(self._clear())
+            if wire is not None and isinstance(error, EngineFailed):
+                raise EngineFailed(f"{error}; its memory: {criu.cause(pages_log)}") from error
             raise
 
     async def resume(self) -> None:

@@ -9,6 +9,7 @@ hold the descriptors, too: a process that needs such a page then waits, until we
 from __future__ import annotations  # so that typing need not be imported either
 
 import ctypes
+import errno
 import os
 import signal
 import time
@@ -50,10 +51,11 @@ def copy_userfaultfds(pid: int) -> list[int]:
         copies = []
         for number in numbers:
             copy = libc.syscall(PIDFD_GETFD, pidfd, number, 0)
-            if copy < 0:
-                error = ctypes.get_errno()
+            error = ctypes.get_errno()
+            if copy < 0 and error != errno.EBADF:  # it closes that of a process whose memory has all come
                 raise OSError(error, f"pidfd_getfd: {os.strerror(error)}")
-            copies.append(copy)
+            if copy >= 0:
+                copies.append(copy)
         return copies
     finally:
         os.close(pidfd)

@@ -80,6 +80,7 @@ class Server:
     def _keep(self, sockets: Iterable[socket.socket]) -> list[int]:
         numbers = []
         for sock in sockets:
+            sock.setblocking(True)
             self.made += 1
             self.ends[self.made] = sock
             numbers.append(self.made)

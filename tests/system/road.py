@@ -1,11 +1,12 @@
 """The way a job takes between two nodes when no agents are there: images go by copying."""
 
+import asyncio
 import shutil
 import time
 
 from nodeagent.engine import Copy, Sandbox
 from tests.engine_contract import DEADLINE
-from tests.system.testnode import RemoteEngine, TestNode
+from tests.system.testnode import RemoteEngine, RemoteSandbox, TestNode
 
 
 class Road:
@@ -41,6 +42,34 @@ class Road:
             shutil.rmtree(target, ignore_errors=True)
         await old.kill()
         await new.resume()
+        self.at = 1 - self.at
+        return new
+
+    async def move_lazily(self, old: RemoteSandbox) -> RemoteSandbox:
+        """As ``move``, but the job runs there before its memory has come; returns when all of it has."""
+        (here, engine), (there, target_engine) = self.ends[self.at], self.ends[1 - self.at]
+        source, target = (node.path(f"/run/mx/images-{old.copy.name}-{old.copy.epoch}") for node in (here, there))
+        source.mkdir(parents=True)
+        meeting = f"/shared/wire-{old.copy.name}-{old.copy.epoch}"
+        new = await target_engine.create(Copy(old.copy.namespace, old.copy.name, old.copy.uid, old.copy.epoch + 1))
+        await new.expect()
+        out, into = await asyncio.gather(engine.wire(meeting, listen=True), target_engine.wire(meeting, listen=False))
+        try:
+            async with _timed(self.figures, "serve_ms"):
+                await old.serve(source, out, deadline=DEADLINE)
+            last = await old.last_pid()
+            shutil.copytree(source, target)
+            async with _timed(self.figures, "restore_ms"):
+                await new.restore(target, last_pid=last, deadline=DEADLINE, wire=into)
+            await old.sever()
+            await new.resume()
+            async with asyncio.timeout(DEADLINE), _timed(self.figures, "rest_ms"):
+                await new.streamed()
+                await old.streamed()
+        finally:
+            shutil.rmtree(source)
+            shutil.rmtree(target, ignore_errors=True)
+        await old.kill()
         self.at = 1 - self.at
         return new
 

@@ -15,7 +15,8 @@ from lab.model import Places
 from tests.system.commands import Terminal
 
 NAME = "tmodes"
-MEGABYTES = 300
+pytestmark = pytest.mark.timeout(300)
+MEGABYTES = 200
 WITNESS = r"""
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -1,7 +1,10 @@
 """Jobs of many shapes move between two nodes, there and back, with real criu; not one number of what they count is lost."""
 
+import asyncio
+import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +119,37 @@ async def test_after_a_dump_that_led_to_nothing_it_goes_on(
         await sandbox.dump(images(), deadline=DEADLINE)
         await sandbox.resume()
         await witness.goes_on(20)
+
+
+@pytest.mark.parametrize("shape", ["python", "pipeline", "threads", "sockets", "files", "c"])
+async def test_there_and_back_before_its_memory(road: Road, node: TestNode, program: Path, shape: str) -> None:
+    witness = Witness(node, copy(f"lazy-{shape}"), *JOBS[shape])
+    sandbox: Any = await witness.start(road.engine)
+    await witness.goes_on()
+    for _ in range(2):
+        sandbox = await road.move_lazily(sandbox)
+        await witness.goes_on(20)
+    print({"shape": shape, **{name: round(value, 1) for name, value in road.figures.items()}})
+
+
+async def test_a_source_whose_criu_dies_stands_still_until_it_is_told(road: Road, node: TestNode) -> None:
+    """By ptrace alone it would run on beside the copy that was made of it."""
+    witness = Witness(node, copy("unheld"))
+    sandbox: Any = await witness.start(road.engine)
+    await witness.goes_on()
+    images = node.path("/run/mx/images-unheld")
+    images.mkdir(parents=True)
+    out, _ = await road.engine.wires()
+    await sandbox.serve(images, out, deadline=DEADLINE)
+    before = witness.numbers()
+    node.run("pkill", "-KILL", "-x", "criu")
+    await sandbox.streamed()
+    await asyncio.sleep(0.3)
+    assert await sandbox.frozen()
+    assert witness.numbers() == before
+    await sandbox.resume()
+    await witness.goes_on()
+    shutil.rmtree(images)
 
 
 async def test_daemon_started_after_a_move_moves_too(road: Road, node: TestNode) -> None:
