@@ -26,7 +26,7 @@ def build(layer: Path, plan: recipe.Recipe, report: Report, lock: int) -> None:
     root = layer / "root"
     with tempfile.TemporaryDirectory(prefix="mx-wheels-") as wheels, ThreadPoolExecutor(1) as pool:
         fetched = pool.submit(_fetch_wheels, Path(wheels), plan)
-        _debian_tree(layer, root, report, lock)
+        _debian_tree(layer, root, plan.extra, report, lock)
         report("adding Python packages")
         fetched.result()
         shutil.copytree(wheels, root / recipe.DEPENDENCIES, symlinks=True)
@@ -44,11 +44,11 @@ def _need_root_and_mmdebstrap() -> None:
         raise ImageError("node image: mmdebstrap is missing; run scripts/setup as root, or apt-get install mmdebstrap")
 
 
-def _debian_tree(layer: Path, root: Path, report: Report, lock: int) -> None:
+def _debian_tree(layer: Path, root: Path, extra: tuple[str, ...], report: Report, lock: int) -> None:
     report("asking apt for its mirror")
     preferences = layer / "preferences"
     preferences.write_text(recipe.preferences(), encoding="utf-8")
-    command = recipe.mmdebstrap(str(root), apt.mirror(), str(preferences), apt.proxy_options())
+    command = recipe.mmdebstrap(str(root), apt.mirror(), str(preferences), apt.proxy_options(), extra)
     said: list[str] = []
     # pdeathsig: when this process is killed, the build must not go on alone.
     with subprocess.Popen(

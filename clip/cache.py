@@ -17,6 +17,8 @@ from clip.lock import locked
 _LOCK_SECONDS = 900.0  # longer than the slowest build
 _UNFINISHED = ".building-"
 _SPARE_SECONDS = 3600.0  # between ensuring a layer and using it
+_SPARE_BASE_SECONDS = 7 * 86400.0  # a base layer takes minutes to build, and is seldom another
+BASE = "base-"
 
 
 def state_dir() -> Path:
@@ -77,11 +79,15 @@ class Shelf:
         (self.directory / name / "users" / user).unlink(missing_ok=True)
 
     def prune(self, keep: frozenset[str], now: float | None = None) -> list[str]:
-        """Removes layers that nobody holds, that are not in ``keep`` and were not used for an hour; returns their names."""
-        oldest = (time.time() if now is None else now) - _SPARE_SECONDS
+        """Removes layers that nobody holds, that are not in ``keep`` and were not used for long; returns their names.
+
+        Long is an hour, a week for base layers.
+        """
+        now = time.time() if now is None else now
         removed = []
         with locked(self.directory / ".lock", timeout=_LOCK_SECONDS, what="the image cache"):
             for layer in sorted(self.directory.glob("[!.]*")):
+                oldest = now - (_SPARE_BASE_SECONDS if layer.name.startswith(BASE) else _SPARE_SECONDS)
                 if layer.name not in keep and layer.stat().st_mtime < oldest and not any((layer / "users").iterdir()):
                     dying = self.directory / f"{_UNFINISHED}{layer.name}"
                     layer.rename(dying)  # atomically off the shelf; a crash now leaves a leftover, not half a layer

@@ -7,14 +7,15 @@ is an overlay with the agent over the base.
 import functools
 import hashlib
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clip import agent, base
-from clip.cache import Shelf, state_dir
+from clip.cache import BASE, Shelf, state_dir
 from clip.errors import ImageError, SourceChanged
 from clip.progress import Report, silent
-from clip.recipe import Recipe, select_pins
+from clip.recipe import Recipe, check_packages, select_pins
 
 PHASES = base.PHASES + 1
 _AGENT = "agent-"
@@ -65,15 +66,19 @@ def project_dir() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def wanted(state: Path | None = None, project: Path | None = None) -> tuple[NodeImage, Recipe]:
-    """The image that belongs to the source as it is now, built or not, and its base's recipe."""
+def wanted(state: Path | None = None, project: Path | None = None, packages: Sequence[str] = ()) -> tuple[NodeImage, Recipe]:
+    """The image that belongs to the source as it is now, built or not, and its base's recipe.
+
+    ``packages`` are Debian packages beside the usual ones.
+    """
     project = project or project_dir()
     try:
         pins = select_pins((project / "constraints.txt").read_text(encoding="utf-8"))
+        extra = check_packages(packages)
     except (OSError, ValueError) as error:
         raise ImageError(f"node image: {error}") from error
-    recipe = Recipe(platform.machine(), pins)
-    base_name = f"base-{recipe.digest}"
+    recipe = Recipe(platform.machine(), pins, extra)
+    base_name = f"{BASE}{recipe.digest}"
     agent_name = f"{_AGENT}{agent.digest(project, base_name)}"
     return NodeImage(base_name, agent_name, state or state_dir()), recipe
 
@@ -83,20 +88,22 @@ def is_built(image: NodeImage) -> bool:
     return image.base_root.is_dir() and image.agent_root.is_dir()
 
 
-def ensure(report: Report = silent, *, state: Path | None = None, project: Path | None = None) -> NodeImage:
+def ensure(
+    report: Report = silent, *, state: Path | None = None, project: Path | None = None, packages: Sequence[str] = ()
+) -> NodeImage:
     """The image of the source as it is now, built where it is not there yet. Needs root then; ImageError."""
-    image, recipe = wanted(state, project)
+    image, recipe = wanted(state, project, packages)
     shelf = Shelf.of(image.state)
     shelf.ensure(image.base, lambda layer, lock: base.build(layer, recipe, report, lock))
-    image = _ensure_agent(shelf, state, project or project_dir(), report)
+    image = _ensure_agent(shelf, state, project or project_dir(), packages, report)
     shelf.prune(frozenset((image.base, image.agent)))
     return image
 
 
-def _ensure_agent(shelf: Shelf, state: Path | None, project: Path, report: Report) -> NodeImage:
+def _ensure_agent(shelf: Shelf, state: Path | None, project: Path, packages: Sequence[str], report: Report) -> NodeImage:
     """Of the source as it is at this moment: it may have been edited while the base was built, or even just now."""
     for attempt in range(_ATTEMPTS):
-        image, _ = wanted(state, project)
+        image, _ = wanted(state, project, packages)
         expected = image.agent.removeprefix(_AGENT)
         try:
             shelf.ensure(image.agent, functools.partial(_build_agent, project, image.base_root, expected, report))

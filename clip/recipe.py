@@ -7,7 +7,7 @@ its digest is the layer's name; the mirror is not, as the packages are signed an
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 SUITE = "trixie"
@@ -67,6 +67,8 @@ class Recipe:
 
     machine: str
     pins: tuple[str, ...]
+    extra: tuple[str, ...] = ()
+    """Debian packages beside PACKAGES, sorted."""
 
     def text(self) -> str:
         """Everything the tree depends on, one fact a line."""
@@ -79,7 +81,8 @@ class Recipe:
             "pins": self.pins,
             "left-out": LEFT_OUT,
         }
-        return "".join(f"{name}: {' '.join(values)}\n" for name, values in facts.items())
+        wished = {"extra": self.extra} if self.extra else {}  # a layer without them keeps its name
+        return "".join(f"{name}: {' '.join(values)}\n" for name, values in {**facts, **wished}.items())
 
     @property
     def digest(self) -> str:
@@ -100,7 +103,18 @@ def sources(mirror: str) -> tuple[str, str]:
     return f"deb {mirror} {SUITE} main", f"deb [check-valid-until=no] {mirror} {NEWER} main"
 
 
-def mmdebstrap(root: str, mirror: str, preferences_file: str, apt_options: tuple[str, ...]) -> list[str]:
+def check_packages(names: Iterable[str]) -> tuple[str, ...]:
+    """The packages beside the usual ones, sorted, each once; ValueError naming what cannot be a package's name."""
+    wished = sorted({name.strip() for name in names} - {*PACKAGES, ""})
+    for name in wished:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f'"{name}" is no name of a Debian package')
+    return tuple(wished)
+
+
+def mmdebstrap(
+    root: str, mirror: str, preferences_file: str, apt_options: tuple[str, ...], extra: tuple[str, ...] = ()
+) -> list[str]:
     """The command that makes the tree at ``root``."""
     into_tree = f'mkdir -p "$1/etc/apt/preferences.d" && cp \'{preferences_file}\' "$1/etc/apt/preferences.d/mx"'
     return [
@@ -108,10 +122,11 @@ def mmdebstrap(root: str, mirror: str, preferences_file: str, apt_options: tuple
         "--mode=root",
         "--variant=essential",
         "--format=directory",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join((*PACKAGES, *extra))}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
         *(f"--aptopt={option}" for option in apt_options),
         f"--setup-hook={into_tree}",
+        *_HOOKS,
         SUITE,
         root,
         *sources(mirror),
@@ -144,6 +159,9 @@ def select_pins(constraints: str) -> tuple[str, ...]:
     return tuple(pinned[name] for name in REQUIREMENTS)
 
 
+# Java's packages put links there, and fail without it.
+_HOOKS = ('--setup-hook=mkdir -p "$1/usr/share/man/man1"',)
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", re.MULTILINE)
 
 

@@ -91,6 +91,8 @@ class JobMigration(Model):
 
     allowed: bool = True
     """False: neither the balancer nor drain moves it."""
+    io_uring: bool = True
+    """False: the job finds a kernel without io_uring, so that programs that would use it, such as node.js, can be moved."""
     mode: MigrationMode = MigrationMode.AUTO
     """For moves that do not name a mode themselves."""
     freeze_budget: Duration | None = None

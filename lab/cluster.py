@@ -51,9 +51,11 @@ def up(
     memory: str = plan.DEFAULT_MEMORY,
     *,
     services: plan.Services = plan.EVERYTHING,
+    packages: Sequence[str] = (),
     report: Report = silent,
 ) -> Lab:
     """Starts a lab and returns when etcd and all agents answer. ``cpus`` and ``memory``: one quantity, or one a node.
+    ``packages``: Debian packages that the nodes have beside the usual ones.
 
     LabExists, LabError; whatever goes wrong, nothing is left then.
     """
@@ -61,7 +63,7 @@ def up(
     plan.check_name(name)
     planned = plan.plan_nodes(nodes, cpus, memory, os.cpu_count() or 1, services)
     places = Places(name)
-    built = _image(report)
+    built = _image(report, packages)
     with _changing(places):
         if places.directory.exists():
             raise LabExists(f"lab {name} is there already; take it down with mxctl lab down --name {name}, or choose another name")
@@ -75,10 +77,10 @@ def up(
     return lab
 
 
-def phases(nodes: int) -> int:
+def phases(nodes: int, packages: Sequence[str] = ()) -> int:
     """How many phases ``up`` will report, for a bar. LabError."""
     try:
-        built = image.is_built(image.wanted()[0])
+        built = image.is_built(image.wanted(packages=packages)[0])
     except ClipError as error:
         raise LabError(str(error)) from error
     return PHASES + nodes - (image.PHASES if built else 0)
@@ -221,9 +223,9 @@ def check_machine() -> None:
             raise LabError(f"the program {program} is missing; run scripts/setup as root")
 
 
-def _image(report: Report) -> image.NodeImage:
+def _image(report: Report, packages: Sequence[str]) -> image.NodeImage:
     try:
-        return image.ensure(report)
+        return image.ensure(report, packages=packages)
     except ClipError as error:
         raise LabError(str(error)) from error
 

@@ -75,7 +75,9 @@ def _write_disk(places: Places, lab: Lab, node: LabNode) -> None:
         "etc/mx/image": f"{NodeImage(lab.base, lab.agent, places.state).digest}\n",
     }
     for path, text in texts.items():
-        (upper / path).write_text(text, encoding="utf-8")
+        file = upper / path
+        if not file.exists() or file.read_text(encoding="utf-8") != text:  # agents tell by the image's file what changed since
+            file.write_text(text, encoding="utf-8")
 
 
 def _boot_plan(places: Places, lab: Lab, node: LabNode, groups: Groups) -> dict[str, object]:

@@ -70,18 +70,22 @@ def lab() -> None:
 @click.option("--nodes", type=int, default=4, show_default=True, help="How many nodes, besides the head.")
 @click.option("--cpus", default=plan.DEFAULT_CPUS, show_default=True, help="Cores for jobs: one value, or one for each node.")
 @click.option("--memory", default=plan.DEFAULT_MEMORY, show_default=True, help="Memory limit: one value, or one for each node.")
-def up(name: str, nodes: int, cpus: str, memory: str) -> None:
+@click.option("--packages", metavar="A,B", default="", help="Debian packages that the nodes have beside the usual ones.")
+def up(name: str, nodes: int, cpus: str, memory: str, packages: str) -> None:
     """Starts a lab, and makes it the current context.
 
-    The cores of all nodes together must stay below this machine's.
+    The cores of all nodes together must stay below this machine's. With --packages the nodes run an image of their own, which is
+    built when it is wanted first and then kept for the next time.
 
     \b
     mxctl lab up --nodes 4
     mxctl lab up --name t --nodes 3 --cpus 0.4 --memory 1Gi
     mxctl lab up --nodes 3 --cpus 0.8,0.3,0.2 --memory 1Gi,512Mi,512Mi
+    mxctl lab up --packages gcc,libc6-dev,nodejs
     """
-    with plain_errors(), reporting(f"lab {name}", cluster.phases(nodes)) as report:
-        cluster.up(name, nodes, cpus, memory, report=report)
+    wished = tuple(package for package in packages.split(",") if package)
+    with plain_errors(), reporting(f"lab {name}", cluster.phases(nodes, wished)) as report:
+        cluster.up(name, nodes, cpus, memory, packages=wished, report=report)
     click.echo(f"lab/{name} started, {nodes} nodes; context lab-{name} is current")
 
 

@@ -74,6 +74,7 @@ sort -u words.txt | mxctl run -i --rm -- wc -l
 )
 @click.option("--nice", type=click.IntRange(-20, 19), default=0, show_default=True, help="Nice value.")
 @click.option("--umask", default="022", show_default=True, help="Umask, octal.")
+@click.option("--no-io-uring", is_flag=True, help="It finds a kernel without io_uring, so that it can be moved: for node.js.")
 @click.option("--label", "-l", type=PAIR, multiple=True, metavar="KEY=VALUE", help="Label of the job. Repeatable.")
 @click.option("--wait", is_flag=True, help="Wait for the end, and end with the job's exit code.")
 @click.option("-i", "--stdin", is_flag=True, help="Standard input goes to the job, what it prints comes here.")
@@ -127,6 +128,8 @@ def _job(command: tuple[str, ...], session: Session, options: dict[str, Any]) ->
         spec["stdio"] = _stdio(options)
     if options["tty"]:
         spec["env"].setdefault("TERM", os.environ.get("TERM", "xterm"))
+    if options["no_io_uring"]:
+        spec["migration"] = {"ioUring": False}
     if options["restart"]:
         spec["restart"] = {"policy": options["restart"]}
     checkpoint = {"interval": options["checkpoint_interval"], "keep": options["keep"]}

@@ -53,6 +53,11 @@ def dump_command(pid: int, images: Path, log: Path) -> list[str]:
     ]
 
 
+def outside_ipc(argv: list[str]) -> list[str]:
+    """The command in an IPC namespace of its own: criu dumps System V objects only where it is not among them itself."""
+    return ["unshare", "--ipc", "--", *argv]
+
+
 def restore_command(images: Path, log: Path) -> list[str]:
     """Restores the tree, stopped, as a child of whoever is pid 1 where it runs."""
     return ["criu", "restore", "-d", "-D", str(images), *COMMON, "-o", str(log)]

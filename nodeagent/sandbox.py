@@ -17,12 +17,12 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from crds.job import Fencing, JobSpec
 from crds.network import FEATURE
 from crds.report import Obstacle
-from nodeagent import criu, guard, links, shimlink
+from nodeagent import criu, guard, links, locks, shimlink
 from nodeagent.attachment import Attachment, connect, pause
 from nodeagent.cgroups import Cgroups, JobGroup
 from nodeagent.engine import Copy, Exit, Network, PageWire, Usage
@@ -31,6 +31,7 @@ from nodeagent.features import find_features
 from nodeagent.jobdir import LOG, SCRATCH, job_directory
 from nodeagent.links import BRIDGE
 from nodeagent.preflight import Preflight
+from nodeagent.preflight.ipc import has_sysv
 from nodeagent.shim import state as shim
 from nodeagent.shim.kernel import write_atomically
 from nodeagent.shimlink import ShimLink
@@ -39,6 +40,8 @@ from nodeagent.tasks import count_runnable
 from nodeagent.ttyimage import mend_terminals
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 ABORT_SECONDS = 10.0
 """For criu to put the job in order after it was told to give up; then it is killed."""
@@ -128,7 +131,7 @@ class NamespaceEngine:
         return self._copies / f"{copy.namespace}_{copy.name}_{copy.epoch}_{copy.uid[:8]}"
 
     def _sandbox(self, copy: Copy, link: ShimLink) -> "NamespaceSandbox":
-        return NamespaceSandbox(copy, link, self.cgroups.group(copy), job_directory(self.shared, copy), self.run)
+        return NamespaceSandbox(copy, link, self.cgroups.group(copy), job_directory(self.shared, copy), self.run, self.shared)
 
     def _make_directories(self, copy: Copy) -> tuple[Path, Path]:
         run_dir = self._directory(copy)
@@ -145,7 +148,7 @@ class NamespaceEngine:
 class NamespaceSandbox:
     """One shim with at most one copy of one job."""
 
-    def __init__(self, copy: Copy, link: ShimLink, group: JobGroup, directory: Path, run: Path) -> None:
+    def __init__(self, copy: Copy, link: ShimLink, group: JobGroup, directory: Path, run: Path, shared: Path) -> None:
         self.copy = copy
         self._run = run
         self._attachments: list[Attachment] = []
@@ -154,7 +157,7 @@ class NamespaceSandbox:
         self._link = link
         self._group = group
         self._directory = directory
-        self._preflight = Preflight()
+        self._preflight = Preflight(shared=shared)
 
     async def start(self, spec: JobSpec, env: dict[str, str]) -> None:
         """Starts the job's first process in its groups, as its user; its output is appended to the job's log."""
@@ -168,7 +171,13 @@ class NamespaceSandbox:
             workdir=spec.workdir,
             log=str(self._directory / LOG),
             groups=[str(path) for path in self._group.everywhere],
-            run_as={**user.to_data(), "limits": spec.limits, "nice": spec.nice, "umask": spec.umask},
+            run_as={
+                **user.to_data(),
+                "limits": spec.limits,
+                "nice": spec.nice,
+                "umask": spec.umask,
+                "io_uring": spec.migration.io_uring,
+            },
             **self._stdio(spec),
         )
         if "code" in answer:
@@ -217,14 +226,30 @@ class NamespaceSandbox:
 
     async def _dump_or_resume(self, images: Path, deadline: float, log_file: Path, argv: list[str], wire: PageWire | None) -> None:
         try:
-            await self._criu("dump", deadline, log_file, wire, argv=argv)
+            await self._criu("dump", deadline, log_file, wire, argv=await self._with_sysv(argv))
             criu.write_stopped(images, (await self._ask("status"))["stopped"])
+            await _to_its_end(locks.let_go, self._group.pids(), self._locks)
             mend_terminals(images)
         except BaseException as error:
             await _despite_cancellation(self._call_off())
             if isinstance(error, OSError):
                 raise EngineFailed(f"{self.copy.key}: images in {images}: {error}") from error
             raise
+
+    async def _with_sysv(self, argv: list[str]) -> list[str]:
+        """criu leaves the job's IPC namespace when there is something in it that it has to take along."""
+        identity = shimlink.read_identity(self._link.run_dir)
+        try:
+            there = identity is not None and await asyncio.to_thread(has_sysv, identity.pid)
+        except OSError as error:
+            log.info("%s: System V objects are not known: %s", self.copy.key, error)
+            return argv
+        return criu.outside_ipc(argv) if there else argv
+
+    @property
+    def _locks(self) -> Path:
+        """Where it is written which locks were let go for the freeze."""
+        return self._link.run_dir / "locks.json"
 
     @asynccontextmanager
     async def _detached(self) -> AsyncIterator[None]:
@@ -304,9 +329,10 @@ class NamespaceSandbox:
             raise
 
     async def resume(self) -> None:
-        """SIGCONT to all but what was stopped before the freeze; nothing when it runs."""
+        """SIGCONT to all but what was stopped before the freeze; nothing when it runs. First it gets its file locks back."""
         if (await self._ask("status"))["phase"] == shim.SERVING:
             await self._end_criu()
+        await _to_its_end(locks.take_back, self._locks)
         await self._ask("thaw")
         await self._go_on()
 
@@ -408,8 +434,7 @@ class NamespaceSandbox:
         """After a failed dump: criu ends, the job runs. Nothing to do when the shim has ended with the job."""
         try:
             await self._end_criu()
-            await self._ask("thaw")
-            await self._go_on()
+            await self.resume()
         except SandboxGone:
             return
 
@@ -467,6 +492,16 @@ async def _despite_cancellation(work: Any) -> None:
                 raise
             continue  # whoever waits for us gets the original exception
     task.result()
+
+
+async def _to_its_end(work: Callable[P, None], *what: P.args, **how: P.kwargs) -> None:
+    """In a thread. A cancellation waits for it: what follows must not begin while it is in the middle."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *what, **how))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _remove_record(run_dir: Path) -> None:

@@ -4,15 +4,13 @@ import stat
 from collections.abc import Iterator
 
 from crds.report import Obstacle
-from nodeagent.preflight.scene import Process, Scene
+from nodeagent.preflight.scene import Scene
 
 IO_URING = "IoUring"
 UNKNOWN = "UnsupportedDescriptor"
 RING = "anon_inode:[io_uring]"
 PREFIX = "anon_inode:"
-KNOWN = frozenset(
-    {"[eventfd]", "[eventpoll]", "[signalfd]", "[timerfd]", "[pidfd]", "inotify", "[inotify]", "[fanotify]", "bpf-map"}
-)
+KNOWN = frozenset({"[eventfd]", "[eventpoll]", "[signalfd]", "[timerfd]", "[pidfd]", "inotify", "[inotify]", "[fanotify]"})
 """What criu dumps; everything else without a name in the file system it does not."""
 
 
@@ -20,14 +18,11 @@ def io_uring(scene: Scene) -> Iterator[Obstacle]:
     """Also when only the mapping is left: a ring lives as long as either."""
     for process in scene.processes:
         if RING in {*(each.target for each in process.descriptors), *(each.target for each in process.mappings)}:
-            yield Obstacle(reason=IO_URING, message=f"{process} uses io_uring: {_advice(process)}")
-
-
-def _advice(process: Process) -> str:
-    switch = "set sysctl kernel.io_uring_disabled=2 on the nodes"
-    if process.name.startswith(("node", "npm", "MainThread", "libuv")):
-        return f"start it with UV_USE_IO_URING=0 in spec.env, or {switch}"
-    return f"tell the program not to (node.js: UV_USE_IO_URING=0 in spec.env), or {switch}, and start it again"
+            yield Obstacle(
+                reason=IO_URING,
+                message=f"{process} uses io_uring: run it again with spec.migration.ioUring false (mxctl run --no-io-uring), "
+                "or set sysctl kernel.io_uring_disabled=2 on the nodes before it starts",
+            )
 
 
 def unknown(scene: Scene) -> Iterator[Obstacle]:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from crds.report import Obstacle
-from nodeagent.preflight import devices, kernel, programs, sockets, tables
+from nodeagent import locks
+from nodeagent.facts import IMAGE_FILE
+from nodeagent.preflight import devices, files, kernel, locked, programs, sockets, tables
 from nodeagent.preflight.scene import GONE, Process, Scene, Socket, read_namespaces, read_process
 from nodeagent.shim.identity import may_raise_limits
 
@@ -14,12 +16,19 @@ FAMILIES: tuple[Callable[[Scene], Iterator[Obstacle]], ...] = (
     kernel.io_uring,
     kernel.unknown,
     devices.devices,
+    files.local,
+    files.big,
+    files.unmounted,
     sockets.unix,
     sockets.unknown,
+    locked.locked,
     programs.traced,
     programs.elsewhere,
     programs.users,
+    programs.orphaned,
 )
+OWN = ("/tmp", "/dev/shm")
+"""Directories on the shared file system that each job has for itself."""
 MOST = 8
 """Obstacles of one job that are told; each must be mended anyway."""
 LONGEST = 60.0
@@ -35,8 +44,10 @@ def judge(scene: Scene) -> list[Obstacle]:
 class Preflight:
     """Looks at the processes of one copy, again and again. ``proc`` is that of the node."""
 
-    def __init__(self, proc: Path = Path("/proc")) -> None:
+    def __init__(self, proc: Path = Path("/proc"), shared: Path = Path("/shared"), image: Path = IMAGE_FILE) -> None:
         self._proc = proc
+        self._shared = (str(shared).rstrip("/"), *OWN)
+        self._image = image
         self._mark: object = None
         self._found: list[Obstacle] = []
         self._looked = -LONGEST
@@ -58,7 +69,16 @@ class Preflight:
     def read(self, pids: Iterable[int], shim: int) -> Scene:
         """The picture."""
         found = tuple(process for pid in pids if (process := read_process(pid, self._proc)) is not None)
-        return Scene(found, self._sockets(found), home=read_namespaces(shim, self._proc), one_user=self._one_user)
+        return Scene(
+            found,
+            self._sockets(found),
+            image_time=self._image.stat().st_ctime if self._image.exists() else None,
+            home=read_namespaces(shim, self._proc),
+            one_user=self._one_user,
+            shared=self._shared,
+            locks=tuple(locks.held((process.pid for process in found), self._proc)) if locks.any_held(self._proc) else (),
+            contended=locks.waited_for(self._proc),
+        )
 
     def _sockets(self, processes: Iterable[Process]) -> dict[int, Socket]:
         """By network namespace: a program may have made one of its own."""
@@ -68,6 +88,9 @@ class Preflight:
             wanted = {each.inode for each in process.descriptors if each.target.startswith("socket:[")} - found.keys()
             if wanted:
                 found |= tables.read_sockets(process.pid, wanted, self._proc, process.namespaces.get("net") != own)
+            for each in process.descriptors:
+                if each.inode in wanted - found.keys():  # neither bound nor connected, or of a family without a table
+                    found |= tables.ask_socket(process.pid, each.number, each.inode)
         return found
 
     def _marks(self, pids: Iterable[int]) -> list[tuple[int, tuple[str, ...]]]:

@@ -8,7 +8,10 @@ from nodeagent.preflight.scene import Process, Scene
 TRACED = "Traced"
 NAMESPACE = "OwnNamespace"
 USERS = "SeveralUsers"
-NAMES = {"mnt": "mount", "net": "network", "pid": "PID"}
+SESSION = "OrphanedSession"
+FIXED = ("mnt", "pid", "user")
+COMMON = ("ipc", "uts")
+NAMES = {"ipc": "IPC", "uts": "UTS", "mnt": "mount", "net": "network", "pid": "PID"}
 
 
 def traced(scene: Scene) -> Iterator[Obstacle]:
@@ -20,21 +23,27 @@ def traced(scene: Scene) -> Iterator[Obstacle]:
             )
 
 
-def elsewhere(scene: Scene) -> Iterator[Obstacle]:
-    """A program that makes namespaces (bubblewrap, unshare, browsers): criu runs in those of the sandbox."""
+def orphaned(scene: Scene) -> Iterator[Obstacle]:
+    """criu makes a leader for the time of the restore; when that ends, what it began is no part of the job's tree any more."""
+    numbers = {process.number for process in scene.processes}
     for process in scene.processes:
-        kinds = own_kinds(process, scene.home)
+        if process.session and process.session not in numbers:
+            yield Obstacle(
+                reason=SESSION,
+                message=f"{process} is a daemon whose session's leader has ended: start it in the foreground, or with setsid",
+            )
+
+
+def elsewhere(scene: Scene) -> Iterator[Obstacle]:
+    """A program that makes namespaces (bubblewrap, unshare, browsers)."""
+    for process in scene.processes:
+        kinds = own_kinds(process, scene)
         if kinds:
             words = " and ".join(NAMES.get(kind, kind) for kind in kinds)
             yield Obstacle(
                 reason=NAMESPACE,
                 message=f"{process} has made a {words} namespace of its own: run it without its sandbox (e.g. --no-sandbox)",
             )
-
-
-def own_kinds(process: Process, home: dict[str, str]) -> list[str]:
-    """Kinds of namespaces in which it is not where the sandbox is; time is left out, as criu makes one of its own."""
-    return [kind for kind, link in process.namespaces.items() if kind in home and kind != "time" and link != home[kind]]
 
 
 def users(scene: Scene) -> Iterator[Obstacle]:
@@ -50,3 +59,13 @@ def users(scene: Scene) -> Iterator[Obstacle]:
             message=f"its processes belong to several users ({words}), and this node has no CAP_SYS_RESOURCE: "
             "start them as jobs of their own, or give the node's agent that capability",
         )
+
+
+def own_kinds(process: Process, scene: Scene) -> list[str]:
+    """Kinds of namespaces in which it is where criu does not follow.
+
+    The job as a whole may be in some of its own, which criu makes again; of others it only knows those of the sandbox.
+    """
+    first = scene.first.namespaces if scene.first else {}
+    fixed = [kind for kind in FIXED if kind in scene.home and process.namespaces.get(kind) not in (None, scene.home[kind])]
+    return fixed + [kind for kind in COMMON if process.namespaces.get(kind) not in (None, first.get(kind))]

@@ -6,9 +6,11 @@ Processes come and go while we read: one that is gone is left out. Everything th
 import os
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+from nodeagent.locks import Lock
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -35,6 +37,8 @@ class Descriptor:
     links: int = 1
     changed: float = 0.0
     """st_ctime: seconds since 1970."""
+    mount: int = 0
+    """Number of the mount it is in; only read of regular files outside of what is shared, 0 otherwise."""
 
     @property
     def path(self) -> str:
@@ -78,6 +82,10 @@ class Process:
     namespaces: dict[str, str] = field(default_factory=dict)
     ids: frozenset[tuple[int, int]] = frozenset()
     """Its (uid, gid): real, effective and saved."""
+    session: int = 0
+    """PID of its session's leader, as the job itself sees it; 0 when it is outside."""
+    mounts: frozenset[int] = frozenset()
+    """Numbers of all mounts it sees."""
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.number})"
@@ -111,6 +119,22 @@ class Scene:
     """The namespaces of the sandbox."""
     one_user: bool = False
     """Processes of one user only can be dumped together, for the node has no CAP_SYS_RESOURCE."""
+    shared: tuple[str, ...] = ("/shared", "/tmp", "/dev/shm")
+    """What is the same for the job on all nodes."""
+
+    locks: tuple[Lock, ...] = ()
+    """File locks the job holds."""
+    contended: frozenset[str] = frozenset()
+    """Files with locks that others wait for, as Lock names them."""
+
+    def is_shared(self, path: str) -> bool:
+        """Whether the file lies on the shared file system."""
+        return any(path == top or path.startswith(f"{top}/") for top in self.shared)
+
+    @property
+    def first(self) -> Process | None:
+        """The job's first process."""
+        return min(self.processes, key=lambda process: process.number, default=None)
 
     @property
     def held(self) -> set[int]:
@@ -134,12 +158,14 @@ def read_process(pid: int, proc: Path) -> Process | None:
         pid=pid,
         number=int(status.get("NSpid", str(pid)).split()[-1]),
         name=status.get("Name", "?"),
+        session=int(status.get("NSsid", "0").split()[-1]),
         tracer=int(status.get("TracerPid", "0")),
         descriptors=tuple(each for each in found if each is not None),
-        mappings=tuple(parse_maps(maps)),
+        mappings=tuple(_dated(mapping, f"{base}/root") for mapping in parse_maps(maps)),
         places=tuple(each for each in places if each is not None),
         namespaces=read_namespaces(pid, proc),
         ids=frozenset(zip(_ids(status, "Uid"), _ids(status, "Gid"), strict=True)),
+        mounts=frozenset(int(line.split(" ", 1)[0]) for line in (_given(_text, f"{base}/mountinfo") or "").splitlines()),
     )
 
 
@@ -166,12 +192,36 @@ def parse_maps(text: str) -> Iterable[Mapping]:
                 yield mapping
 
 
+def _dated(mapping: Mapping, root: str) -> Mapping:
+    """With the time of its file's last change, when it has a name."""
+    if not mapping.target.startswith("/") or mapping.target.endswith(DELETED):
+        return mapping
+    found = _given(os.stat, root + mapping.target)
+    return mapping if found is None else replace(mapping, changed=found.st_ctime)
+
+
+def _mount(link: str) -> int:
+    """Of an open file, from /proc/PID/fdinfo."""
+    return int(_table(link.replace("/fd/", "/fdinfo/")).get("mnt_id", "0"))
+
+
 def _descriptor(link: str, number: int) -> Descriptor:
     """OSError when it is closed meanwhile."""
     target = os.readlink(link)  # noqa: PTH115 - pathlib takes twice as long, and this is done for many files
     found = os.stat(link)  # noqa: PTH116
-    writable = bool(os.lstat(link).st_mode & stat.S_IWUSR)
-    return Descriptor(number, target, found.st_mode, writable, found.st_rdev, found.st_blocks * 512, found.st_nlink, found.st_ctime)
+    writable = number >= 0 and bool(os.lstat(link).st_mode & stat.S_IWUSR)
+    ordinary = number >= 0 and stat.S_ISREG(found.st_mode) and not target.startswith(("/memfd:", "/shared/", "/tmp/"))
+    return Descriptor(
+        number,
+        target,
+        found.st_mode,
+        writable,
+        found.st_rdev,
+        found.st_blocks * 512,
+        found.st_nlink,
+        found.st_ctime,
+        _mount(link) if ordinary else 0,
+    )
 
 
 def _table(path: str) -> dict[str, str]:

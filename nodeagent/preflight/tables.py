@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from nodeagent.borrow import borrowed
 from nodeagent.preflight.scene import Socket
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ HEADER, REQUEST, MESSAGE, ATTRIBUTE = (
     struct.Struct("=BBBBIII"),
     struct.Struct("=HH"),
 )
+SO_DOMAIN = 39
+FAMILIES = {socket.AF_UNIX: "unix", socket.AF_INET: "tcp", socket.AF_INET6: "tcp", 16: "netlink", 17: "packet"}
 ANY_COOKIE = 0xFFFFFFFF
 ANSWER_SECONDS = 2.0
 
@@ -37,7 +40,7 @@ def read_sockets(pid: int, wanted: set[int], proc: Path, own: bool) -> dict[int,
     found = {inode: each for inode, each in _tables(f"{proc}/{pid}/net") if inode in wanted}
     connected = [inode for inode, each in found.items() if each.family == "unix" and each.state == "03"]
     if connected:
-        peers = _inside(f"{proc}/{pid}/ns/net", lambda: ask_peers(connected)) if own else ask_peers(connected)
+        peers = inside(f"{proc}/{pid}/ns/net", lambda: ask_peers(connected)) if own else ask_peers(connected)
         for inode, peer in peers.items():
             old = found[inode]
             found[inode] = Socket(old.family, old.state, old.local, old.remote, peer)
@@ -76,6 +79,16 @@ def read_address(text: str) -> str:
     return f"{host}:{int(port, 16)}"
 
 
+def ask_socket(pid: int, descriptor: int, inode: int) -> dict[int, Socket]:
+    """What kind of socket it is that no table shows; empty when it is closed meanwhile."""
+    try:
+        with borrowed(pid, descriptor) as number, socket.socket(fileno=os.dup(number)) as found:
+            family = found.getsockopt(socket.SOL_SOCKET, SO_DOMAIN)
+    except OSError:
+        return {}
+    return {inode: Socket(FAMILIES.get(family, f"family {family}"))}
+
+
 def ask_peers(inodes: Iterable[int]) -> dict[int, int]:
     """The peer of each unix socket of our network namespace; 0 for one that lost it. OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG) as diagnosis:
@@ -106,7 +119,7 @@ def parse_peer(answer: bytes) -> int:
     return 0
 
 
-def _inside(namespace: str, work: Callable[[], T]) -> T:
+def inside(namespace: str, work: Callable[[], T]) -> T:
     """Does it in a namespace, in a thread of its own that ends then: a thread that went elsewhere is no use to others."""
     done: list[T] = []
     failed: list[OSError] = []

@@ -11,6 +11,7 @@ import signal
 from nodeagent.shim.answers import Refused
 from nodeagent.shim.identity import take_on
 from nodeagent.shim.kernel import enter_groups, libc_call
+from nodeagent.shim.seccomp import refuse_io_uring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def become_job(
 ) -> NoReturn:
     """In the child: never returns. A failure is written to ``problem`` as "<exit code> <text>".
 
-    ``run_as`` has uid, gid, groups, limits, nice and umask; empty: as we are. What needs root is done before the user is taken on;
-    the working directory is entered as the user, who may have to be kept out of it. With ``stdio`` (how mx-stdio is started, and
-    its order) it is that which starts the command.
+    ``run_as`` has uid, gid, groups, limits, nice, umask and io_uring (whether it may use that); empty: as we are. What needs root
+    is done before the user is taken on; the working directory is entered as the user, who may have to be kept out of it. With
+    ``stdio`` (how mx-stdio is started, and its order) it is that which starts the command.
     """
     what = "control groups"
     try:
@@ -63,6 +64,9 @@ def become_job(
         os.dup2(output, 2)
         problem = os.dup2(problem, 3, inheritable=False) if problem != 3 else problem
         os.closerange(4, 65536)
+        what = "filter against io_uring"
+        if not run_as.pop("io_uring", True):
+            refuse_io_uring()
         what = "user"
         if run_as:
             take_on(**run_as)

@@ -60,6 +60,13 @@ def test_prune_takes_old_layers_that_nobody_uses(shelf: Shelf) -> None:
     assert names(shelf) == {"agent-current", "agent-fresh"}
 
 
+def test_prune_keeps_base_layers_for_a_week(shelf: Shelf) -> None:
+    shelf.ensure("base-rich", build)
+    made = shelf.directory.joinpath("base-rich").stat().st_mtime
+    assert shelf.prune(frozenset(), now=made + 6 * 86400) == []
+    assert shelf.prune(frozenset(), now=made + 8 * 86400) == ["base-rich"]
+
+
 def test_a_lock_that_is_held_says_so(tmp_path: Path) -> None:
     with (
         locked(tmp_path / "lock", timeout=0, what="the thing"),

@@ -63,3 +63,19 @@ def test_wheels_are_for_the_image_not_for_the_python_that_runs_pip() -> None:
 )
 def test_version_of(output: str, version: tuple[int, ...]) -> None:
     assert recipe.version_of(output) == version
+
+
+def test_packages_beside_the_usual_make_another_layer() -> None:
+    extra = recipe.check_packages(["nodejs", "gcc", "python3", " gcc", ""])
+    assert extra == ("gcc", "nodejs"), "sorted, each once, without what is there anyway"
+    richer = recipe.Recipe("x86_64", PLAN.pins, extra)
+    assert richer.digest != PLAN.digest and "extra: gcc nodejs\n" in richer.text()
+    assert recipe.Recipe("x86_64", PLAN.pins, recipe.check_packages(["python3"])).digest == PLAN.digest
+    [include] = [word for word in recipe.mmdebstrap("/r", "m", "p", (), extra) if word.startswith("--include=")]
+    assert include.endswith(",gcc,nodejs")
+
+
+@pytest.mark.parametrize("name", ["GCC", "a b", "-x", "x;y"])
+def test_what_is_no_package_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no name of a Debian package"):
+        recipe.check_packages([name])

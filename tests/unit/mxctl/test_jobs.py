@@ -46,6 +46,11 @@ def test_run_takes_options_up_to_the_program_only(terminal: Terminal) -> None:
     assert terminal.do(lambda store: store.get(Job, "w")).spec.command == ["ls", "--name", "x"]
 
 
+def test_run_without_io_uring(terminal: Terminal) -> None:
+    assert terminal.run("run", "--name", "w", "--no-io-uring", "--", "node", "x.js").code == 0
+    assert terminal.do(lambda store: store.get(Job, "w")).spec.migration.io_uring is False
+
+
 def test_run_on_a_node_that_is_not_there(terminal: Terminal) -> None:
     said = terminal.run("run", "--name", "w", "--on", "n9", "--", "true")
     assert (said.code, said.out, said.err) == (1, "", "Error from server (NotFound): node/n9 does not exist\n")

@@ -2,9 +2,11 @@
 
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 
+from nodeagent.locks import Lock
 from nodeagent.preflight.look import MOST, judge
 from nodeagent.preflight.scene import Descriptor, Mapping, Process, Scene, Socket
 
@@ -78,9 +80,9 @@ def test_what_is_only_mapped_counts_too(target: str, expected: list[str]) -> Non
     assert reasons(process(maps=(Mapping(target, "00:01"),))) == expected
 
 
-def test_node_js_is_told_its_own_switch() -> None:
+def test_users_of_io_uring_are_told_the_switch() -> None:
     [found] = judge(Scene((process(anonymous("[io_uring]"), name="node"),), home=HOME))
-    assert "UV_USE_IO_URING=0 in spec.env" in found.message
+    assert "mxctl run --no-io-uring" in found.message
 
 
 def test_unix_socket_to_a_stranger() -> None:
@@ -107,9 +109,71 @@ def test_traced() -> None:
 
 
 def test_namespaces_of_its_own() -> None:
-    inside = {**HOME, "net": "net:[9]", "time": "time:[9]"}
+    inside = {**HOME, "mnt": "mnt:[9]", "time": "time:[9]"}
     [found] = judge(Scene((process(namespaces=inside),), home=HOME))
-    assert found.reason == "OwnNamespace" and "a network namespace" in found.message, "criu itself makes the time namespace"
+    assert found.reason == "OwnNamespace" and "a mount namespace" in found.message, "criu itself makes the time namespace"
+
+
+def test_namespaces_that_criu_makes_again() -> None:
+    whole = {**HOME, "ipc": "ipc:[9]", "uts": "uts:[9]", "net": "net:[9]"}
+    other = Process(8, 3, "child", namespaces=whole)
+    assert judge(Scene((process(namespaces=whole), other), home={**HOME, "ipc": "ipc:[1]"})) == []
+    [found] = judge(Scene((process(namespaces=whole), replace(other, namespaces={**whole, "ipc": "ipc:[8]"})), home=HOME))
+    assert found.message.startswith("child (pid 3) has made a IPC namespace")
+
+
+def test_daemon_that_outlived_the_leader_of_its_session() -> None:
+    child = Process(8, 3, "daemon", namespaces=HOME, session=9)
+    assert reasons(process(session=2), child) == ["OrphanedSession"]
+    assert reasons(process(session=2), replace(child, session=2)) == []
+    assert reasons(process(session=0)) == []
+
+
+CHANGED, IMAGE = 200.0, 100.0
+
+
+@pytest.mark.parametrize(
+    ("held", "image_time", "expected"),
+    [
+        (Descriptor(3, "/etc/hosts", changed=CHANGED), IMAGE, ["NodeLocalFile"]),
+        (Descriptor(3, "/etc/hosts", changed=50.0), IMAGE, []),
+        (Descriptor(3, "/etc/hosts", writable=True, changed=50.0), IMAGE, []),
+        (Descriptor(3, "/etc/hosts", changed=CHANGED), None, []),
+        (Descriptor(3, "/etc/hosts", writable=True, changed=CHANGED), None, ["NodeLocalFile"]),
+        (Descriptor(3, "/var/lib/x", changed=50.0), None, ["NodeLocalFile"]),
+        (Descriptor(3, "/var/tmp/x (deleted)", links=0, changed=CHANGED), IMAGE, []),
+        (Descriptor(3, "/var/tmp/x (deleted)", links=1, changed=CHANGED), IMAGE, ["NodeLocalFile"]),
+        (Descriptor(3, "/tmp/x", changed=CHANGED), IMAGE, []),
+        (Descriptor(3, "/tmpx", changed=CHANGED), IMAGE, ["NodeLocalFile"]),
+        (Descriptor(3, "/var/log", stat.S_IFDIR, changed=CHANGED), IMAGE, []),
+        (Descriptor(3, "/srv/data", stat.S_IFDIR, changed=CHANGED), IMAGE, ["NodeLocalFile"]),
+        (Descriptor(3, "/memfd:x (deleted)", links=0, size=1 << 40), IMAGE, []),
+        (Descriptor(3, "/shared/x (deleted)", links=0, size=1 << 40), IMAGE, ["BigDeletedFile"]),
+    ],
+)
+def test_files(held: Descriptor, image_time: float | None, expected: list[str]) -> None:
+    assert [each.reason for each in judge(Scene((process(held),), image_time=image_time, home=HOME))] == expected
+
+
+def test_mapped_files() -> None:
+    maps = (Mapping("/usr/lib/mine.so", "00:29", changed=CHANGED), Mapping("/usr/lib/old.so (deleted)", "00:29"))
+    [found] = judge(Scene((process(maps=maps),), image_time=IMAGE, home=HOME))
+    assert found.reason == "NodeLocalFile" and "/usr/lib/mine.so (mapped)" in found.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "contended", "expected"),
+    [
+        ("FLOCK", "WRITE", False, []),
+        ("FLOCK", "WRITE", True, ["ContendedLock"]),
+        ("POSIX", "READ", True, []),
+        ("LEASE", "WRITE", False, ["FileLease"]),
+    ],
+)
+def test_locks(kind: str, mode: str, contended: bool, expected: list[str]) -> None:
+    lock = Lock(7, 3, kind, mode, "fe:00:12")
+    waited = frozenset({"fe:00:12"}) if contended else frozenset()
+    assert [each.reason for each in judge(Scene((process(),), home=HOME, locks=(lock,), contended=waited))] == expected
 
 
 @pytest.mark.parametrize(

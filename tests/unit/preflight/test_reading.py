@@ -90,7 +90,7 @@ OPENER = "import sys; files = []\nfor line in sys.stdin: files.append(open('/dev
 
 
 def test_an_old_answer_holds_until_a_descriptor_comes() -> None:
-    preflight, reads = Preflight(), []
+    preflight, reads = Preflight(shared=Path("/")), []
     original = preflight.read
 
     def read(pids: Iterable[int], shim: int) -> Scene:
@@ -98,7 +98,9 @@ def test_an_old_answer_holds_until_a_descriptor_comes() -> None:
         return original(pids, shim)
 
     preflight.read = read  # type: ignore[method-assign]
-    with subprocess.Popen([sys.executable, "-c", OPENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
+    with subprocess.Popen(
+        [sys.executable, "-c", OPENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as job:
         assert job.stdin is not None and job.stdout is not None
 
         def open_one() -> None:
