@@ -89,6 +89,7 @@ class Agent:
         self._ready = asyncio.Event()
         self._reload = asyncio.Event()
         self._informer = Informer(kv, keys.placement_prefix(config.node), clock=self._clock.monotonic)
+        self._reports = Informer(kv, f"{keys.node_prefix(config.node)}jobs/")
         self._heartbeat = Heartbeat(kv, config.node, self._alive, ttl=config.timing.lease, clock=self._clock.boottime)
         self._heartbeat.begun = self._reload.set
         self._fence = Fence(config.run, engine, ttl=config.timing.lease, clock=self._clock.boottime)
@@ -122,6 +123,7 @@ class Agent:
                 for key in sorted(self._records.keys() | self._leftovers.keys()):
                     self._wake(key)
                 group.create_task(self._informer.run(), name="placements")
+                group.create_task(self._reports.run(), name="own reports")
                 group.create_task(self._heartbeat.run(), name="heartbeat")
                 group.create_task(self._fence.run(self._look_at_fence), name="fence")
                 group.create_task(self._keep_loaded(), name="reports")
@@ -226,6 +228,13 @@ class Agent:
     def _on_placement(self, key: str, _old: KeyValue | None, _new: KeyValue | None) -> None:
         self._wake(key.removeprefix(self._informer.prefix))
 
+    def _on_report(self, key: str, _old: KeyValue | None, new: KeyValue | None) -> None:
+        """Nobody else writes them. What cannot be read keeps the reconciler from deciding about the job, so it is replaced."""
+        job = key.removeprefix(self._reports.prefix)
+        if self._ledger.saw(job, new):
+            log.error("%s: somebody wrote what cannot be read: writing it anew", key)
+            self._wake(job)
+
     # --- what runs beside ---
 
     async def _keep_loaded(self) -> None:
@@ -240,6 +249,7 @@ class Agent:
                 continue
             if not self._ready.is_set():
                 self._informer.subscribe(self._on_placement)
+                self._reports.subscribe(self._on_report)
                 self._ready.set()
             placed = {key.removeprefix(self._informer.prefix) for key in self._informer.items}
             for key in sorted(placed | self._ledger.known() | self._workers.keys()):

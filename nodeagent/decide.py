@@ -91,6 +91,7 @@ _ARRIVING: Table = {
 _PLACED: Table = {
     **_ARRIVING,
     Stage.START: Do.START,
+    Stage.STARTING: Do.START,
     Stage.HELD: Do.HOLD,
     Stage.ENDED: Do.KEEP,
     SourceStep.RESUMED: Do.HOLD,
@@ -121,6 +122,7 @@ GONE: Table = {
     **_HALF_ARRIVED,
     **_SENT_AWAY,
     Stage.START: Do.STOP,
+    Stage.STARTING: Do.STOP,
     Stage.RESTORE: Do.STOP,
     Stage.HELD: Do.STOP,
     Stage.ENDED: Do.STOP,

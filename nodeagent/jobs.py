@@ -58,13 +58,16 @@ def _network(placement: Placement) -> Network | None:
 
 
 async def start(case: Case, placed: Placed) -> None:
-    """Exactly once: the report, created only if there is none, is the intent; who finds it there does not start."""
+    """Exactly once: the report, created only if there is none, is the intent; STARTING is journalled before the process is made.
+
+    Who finds an intent of his own at START was stopped in between, and starts; at STARTING what is there counts.
+    """
     if case.record is None:
         started_at = case.parts.clock.now()
         record = new_record(case, placed, Stage.START).model_copy(update={"started_at": started_at})
         await case.begin(record)
     ledger = case.parts.ledger
-    if ledger.stored(case.key) is not None and not case.intent:
+    if case.held.at == Stage.STARTING or (ledger.stored(case.key) is not None and not case.intent and await _was_begun(case)):
         await _judge(case)
         return
     case.intent = True
@@ -86,6 +89,7 @@ async def _create_and_start(case: Case) -> None:
             await remove_scratch(case.directory)  # a former life's
         sandbox = await case.parts.engine.create(record.copy_here, record.network)
         await case.parts.hooks.at("start.created", record.copy_here)
+        await case.advance(Stage.STARTING)
         await sandbox.start(record.spec, environment(record))
     except StartFailed as error:
         await _finish(case, ReportPhase.FAILED, one_line(error), exit_code=error.exit_code)
@@ -101,6 +105,18 @@ async def _create_and_start(case: Case) -> None:
 def environment(record: Record) -> dict[str, str]:
     """What the job sees; its own variables win. HOME is the working directory: the same on all nodes."""
     return {"PATH": PATH, "HOME": record.spec.workdir, "MX_JOB": record.key, **record.spec.env}
+
+
+async def _was_begun(case: Case) -> bool:
+    """Whether a process may have been made, though the journal says START: another version of the agent was less exact."""
+    found = case.parts.ledger.stored(case.key)
+    if found is None or found.report is None or found.report.phase != ReportPhase.STARTING:
+        return True
+    sandbox = await case.adopt()
+    if sandbox is not None and await _has_job(case, sandbox):
+        return True
+    case.release()
+    return False
 
 
 async def _judge(case: Case) -> None:

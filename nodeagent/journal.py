@@ -36,7 +36,9 @@ class Stage(StrEnum):
     """Where a job stands on this node when it is not in a move."""
 
     START = "Start"
-    """To be started; whether it was is told by its report."""
+    """To be started; its process was not made yet."""
+    STARTING = "Starting"
+    """To be started at once: whether it was is not known any more once the agent has died."""
     RESTORE = "Restore"
     """To go on from a checkpoint; no instruction of this life was run yet."""
     HELD = "Held"

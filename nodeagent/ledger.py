@@ -49,6 +49,16 @@ class Ledger:
         self._claims = {_job(kv.key): kv.mod_revision for kv in claims.items}
         self.loaded = True
 
+    def saw(self, job: str, kv: KeyValue | None) -> bool:
+        """What a watch saw under the report's key. True when it is not what we put there: somebody else wrote or deleted it.
+
+        What comes late of our own writes does no harm: each write compares, and learns what stands when it was wrong."""
+        old = self._stored.get(job)
+        if kv is None or not self.loaded or (old is not None and old.revision >= kv.mod_revision):
+            return False
+        self._stored[job] = _stored(kv)
+        return self._stored[job].report is None
+
     def known(self) -> set[str]:
         """All jobs of which a report or a claim stands."""
         return self._stored.keys() | self._claims.keys()

@@ -242,7 +242,7 @@ class Worker:
         """Makes etcd say what the record says. An intent to start is written by its own action only."""
         async with case.telling:
             record = case.record
-            if record is not None and record.report is not None and record.at != Stage.START:
+            if record is not None and record.report is not None and record.at not in (Stage.START, Stage.STARTING):
                 report = self._with_usage(case, record.report)
                 if report.phase not in (*ENDED, ReportPhase.LEFT, ReportPhase.ABSENT):
                     report = report.model_copy(update={"fenced_after": self._promise})

@@ -319,7 +319,7 @@ async def test_agent_dies_between_intent_and_start_of_a_new_life(cluster: Cluste
     cluster.world.end(uid, 1)
     await cluster.reported("n1", "w", ReportPhase.FAILED)
     node = cluster.nodes["n1"]
-    node.moments.crash_at.add("start.intent")
+    node.moments.crash_at.add("Starting.after")
     await change(cluster, "n1", epoch=2, life=1)
     await node.crashed()
     await node.start()
