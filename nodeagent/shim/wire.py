@@ -2,8 +2,9 @@
 
 Two copies of a job have one address, so at most one of them may be heard. The port says which: it is *blocked* from the first
 moment on, is opened when the job is started or goes on, and is blocked again when it stands frozen. Both links are up all the
-time, for taking one down and up again takes many milliseconds. What comes for a blocked port is lost, and its sender repeats
-it; above all the kernel cannot answer in the place of a copy that is frozen or dead, which would end the job's connections.
+time, for one that is taken up gets its carrier only when the kernel comes to it. What comes for a blocked port is lost, and its
+sender repeats it; above all the kernel cannot answer in the place of a copy that is frozen or dead, which would end the job's
+connections.
 
 Before criu looks at the sockets nothing may come in any more, or the kernel acknowledges what the images do not have. But criu
 takes a while until then, in which the job still runs; so at first it is *deafened* only. What it sends goes out: lost, it would

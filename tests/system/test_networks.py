@@ -99,7 +99,7 @@ class Lab:
         self.shared = Places(LAB).shared
         self._number = 0
 
-    def run(self, job: str, node: str, script: str, *arguments: str) -> Talker:
+    def run(self, job: str, node: str, script: str, *arguments: str, mode: str = "stop") -> Talker:
         """A job with a network of its own."""
         (self.shared / f"{job}.py").write_text(script)
         yaml = self.directory / f"{job}.yaml"
@@ -107,7 +107,7 @@ class Lab:
             f"apiVersion: mx/v1\nkind: Job\nmetadata: {{name: {job}}}\nspec:\n"
             f"  command: [python3, /shared/{job}.py, {', '.join(map(repr, arguments))}]\n"
             f"  network: {{mode: own}}\n  resources: {{cpu: 50m, memory: 16Mi}}\n  placement: {{node: {node}}}\n"
-            "  terminationGrace: 1s\n"
+            f"  terminationGrace: 1s\n  migration: {{mode: {mode}}}\n"
         )
         self.terminal.mxctl("apply", "-f", str(yaml))
         self.terminal.mxctl("wait", f"job/{job}", "--for=condition=Running", "--timeout=60s")
@@ -190,16 +190,29 @@ def test_connections_of_all_kinds_survive_moves_there_and_back(lab: Lab) -> None
                 talker.goes_on(50)
 
 
-def test_what_is_on_its_way_arrives_once(lab: Lab) -> None:
-    with lab.outside("head", SINK, str(PORT + 1)) as sink:
-        until(lambda: lab.listening("head", PORT + 1), "the third host listens")
-        upload = lab.run("upload", "n1", UPLOAD, HEAD_ADDRESS, str(PORT + 1))
-        for node in ("n2", "n3", "n1"):
+@pytest.mark.parametrize("mode", ["stop", "post-copy"])
+def test_what_is_on_its_way_arrives_once(lab: Lab, mode: str) -> None:
+    port = PORT + 10 + len(mode)
+    with lab.outside("head", SINK, str(port)) as sink:
+        until(lambda: lab.listening("head", port), "the third host listens")
+        upload = lab.run("upload", "n1", UPLOAD, HEAD_ADDRESS, str(port), mode=mode)
+        for node in ("n2", "n1"):
             upload.goes_on()
             sink.goes_on()
             lab.move("upload", node)
+            assert f" {mode} " in lab.terminal.mxctl("describe", "job", "upload")
         upload.goes_on()
         sink.goes_on()
+
+
+def test_a_checkpoint_leaves_connections_as_they_are(lab: Lab) -> None:
+    with lab.outside("head", SERVER, str(PORT + 5)) as third:
+        until(lambda: lab.listening("head", PORT + 5), "the third host listens")
+        caller = lab.run("caller", "n1", CLIENT, HEAD_ADDRESS, str(PORT + 5))
+        third.goes_on()
+        lab.terminal.mxctl("checkpoint", "caller", "--wait")
+        third.goes_on()
+        caller.goes_on()
 
 
 def test_it_answers_by_its_name_before_and_after_a_move(lab: Lab) -> None:
