@@ -150,6 +150,7 @@ class NamespaceSandbox:
 
     def __init__(self, copy: Copy, link: ShimLink, group: JobGroup, directory: Path, run: Path, shared: Path) -> None:
         self.copy = copy
+        self._seen: Usage | None = None
         self._run = run
         self._attachments: list[Attachment] = []
         self._detaching = False
@@ -350,11 +351,15 @@ class NamespaceSandbox:
     async def usage(self) -> Usage:
         """From the control groups. After the job's end its CPU time is still told, until ``kill``."""
         try:
-            cpu, pids = self._group.cpu_seconds(), self._group.pids()
+            cpu, seen = self._group.cpu_seconds(), self._seen
+            if seen is not None and seen.runnable == 0 and seen.cpu_seconds == cpu and self._link.lives:
+                return seen  # nothing of it has run since, so nothing has changed
+            pids = self._group.pids()
             if not self._link.lives:
                 self._recorded_exit()
                 return Usage(cpu, 0, 0, 0)
-            return Usage(cpu, self._group.memory(), count_runnable(pids), len(pids))
+            self._seen = Usage(cpu, self._group.memory(), count_runnable(pids), len(pids))
+            return self._seen
         except (FileNotFoundError, OSError) as error:
             raise SandboxGone(f"{self.copy.key}: its control group is gone: {error}") from error
 
