@@ -37,7 +37,12 @@ ANSWER_SECONDS = 2.0
 
 def read_sockets(pid: int, wanted: set[int], proc: Path, own: bool) -> dict[int, Socket]:
     """Those of the ``wanted`` inodes that are sockets of the process's network namespace; ``own``: it is another than ours."""
-    found = {inode: each for inode, each in _tables(f"{proc}/{pid}/net") if inode in wanted}
+    found: dict[int, Socket] = {}
+    for inode, each in _tables(f"{proc}/{pid}/net"):
+        if inode in wanted:
+            found[inode] = each
+            if len(found) == len(wanted):
+                break  # the other tables need not be read: that is what takes time
     connected = [inode for inode, each in found.items() if each.family == "unix" and each.state == "03"]
     if connected:
         peers = inside(f"{proc}/{pid}/ns/net", lambda: ask_peers(connected)) if own else ask_peers(connected)
