@@ -32,6 +32,8 @@ mxctl run --name sim --on n1 --cpu 1 --memory 512Mi --env SEED=7 -- ./simulate -
 mxctl run --user alice --limit nofile=4096 --nice 10 -- ./simulate
 # wait for the end and take over its exit code
 mxctl run --name check --wait -- sh -c 'exit 3'
+# an idle job of much memory that may stand still for half a second at most
+mxctl run --name cache --freeze-budget 500ms -- ./cache
 # a shell somewhere; leave it running with ctrl-p ctrl-q, come back with mxctl attach
 mxctl run -it --name shell -- bash
 # part of a pipeline, and nothing is left of it
@@ -48,6 +50,8 @@ sort -u words.txt | mxctl run -i --rm -- wc -l
 @click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
 @click.option("--name", type=NAME, help="Name of the job; made from the program's name unless given.")
 @click.option("--on", "node", type=NAME, help="Node to start on; it may be moved away later unless pinned.")
+@click.option("--freeze-budget", type=DURATION, help="How long a move may keep it from running, e.g. 500ms; picks the way.")
+@click.option("--hard-budget", is_flag=True, help="Do not move it rather than exceed --freeze-budget.")
 @click.option("--pin", is_flag=True, help="Never move it away from where it starts.")
 @click.option("--cpu", type=CPU, help="Cores it is expected to want, e.g. 0.5 or 500m.")
 @click.option("--memory", type=MEMORY, help="Memory it is expected to want, e.g. 512Mi.")
@@ -97,6 +101,8 @@ def run(settings: Settings, /, command: tuple[str, ...], wait: bool, timeout: fl
     keys = parse_keys(options["detach_keys"])
     if options["pin"] and not options["node"]:
         raise Failure("--pin needs a node to pin to: add --on NODE")
+    if options["hard_budget"] and options["freeze_budget"] is None:
+        raise Failure("--hard-budget needs a budget: add --freeze-budget, e.g. 500ms")
     remove = options["remove"]
     return run_verb(settings, lambda session: _run(session, _job(command, session, options), wait, timeout, remove, keys))
 
@@ -123,6 +129,7 @@ def _job(command: tuple[str, ...], session: Session, options: dict[str, Any]) ->
         "umask": options["umask"],
         "resources": {"cpu": options["cpu"], "memory": options["memory"]},
         "placement": {"node": options["node"], "pinned": options["pin"]},
+        "migration": {"freeze_budget": options["freeze_budget"], "hard_budget": options["hard_budget"]},
     }
     if options["stdin"] or options["tty"]:
         spec["stdio"] = _stdio(options)

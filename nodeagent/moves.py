@@ -55,9 +55,7 @@ async def serve(case: Case) -> None:
     """
     record = case.held
     if record.at != SourceStep.SERVING:
-        old = record.report.move if record.report else None
-        move = old.model_copy(update={"step": str(SourceStep.SERVING)}) if old else None
-        await case.advance_decided(SourceStep.SERVING, report=case.report(ReportPhase.FROZEN, move=move))
+        await _say_left(case, SourceStep.SERVING)
     sandbox = await case.adopt()
     if sandbox is not None:
         try:
@@ -110,15 +108,22 @@ async def left(case: Case) -> None:
     """
     record = case.held
     if record.at != SourceStep.GONE:
-        old = record.report.move if record.report else None
-        move = old.model_copy(update={"step": str(SourceStep.GONE), "ok": True}) if old else None
-        report = case.report(ReportPhase.LEFT, move=move)
-        async with case.telling:
-            await case.parts.ledger.put(case.key, report, placement=record.revision)
-            await case.advance_decided(SourceStep.GONE, report=report)
+        await _say_left(case, SourceStep.GONE)
     if not case.tidied:
         await case.forget(record.copy_here)
         case.tidied = True
+
+
+async def _say_left(case: Case, step: SourceStep) -> None:
+    """To etcd first, unless that was done, then to the journal."""
+    record = case.held
+    old = record.report.move if record.report else None
+    move = old.model_copy(update={"step": str(step), "ok": True}) if old else None
+    report = case.report(ReportPhase.LEFT, move=move)
+    async with case.telling:
+        if record.at != SourceStep.SERVING:
+            await case.parts.ledger.put(case.key, report, placement=record.revision)
+        await case.advance_decided(step, report=report)
 
 
 async def resume(case: Case, placed: Placed | None, reason: str) -> None:

@@ -41,6 +41,22 @@ def test_run_makes_a_job_of_what_was_typed(terminal: Terminal) -> None:
     assert (made.spec.env, made.spec.workdir, made.metadata.labels) == ({"A": "b=c"}, "/shared/w", {"app": "sim"})
 
 
+def test_run_takes_a_budget_for_the_freeze(terminal: Terminal) -> None:
+    assert terminal.run("run", "--name", "w", "--freeze-budget", "500ms", "--hard-budget", "--", "ls").code == 0
+    made = terminal.do(lambda store: store.get(Job, "w")).spec.migration
+    assert (made.freeze_budget, made.hard_budget) == (0.5, True)
+    said = terminal.run("run", "--hard-budget", "--", "ls")
+    assert (said.code, said.err) == (1, "Error: --hard-budget needs a budget: add --freeze-budget, e.g. 500ms\n")
+
+
+def test_migrate_asks_for_a_way_of_moving(terminal: Terminal) -> None:
+    terminal.create(node(), node("n2"), job("w"))
+    assert terminal.run("migrate", "w", "n2", "--mode", "post-copy").code == 0
+    (made,) = terminal.do(lambda store: store.list(Migration, "default")).items
+    assert made.spec.mode == "post-copy"
+    assert terminal.run("migrate", "w", "n2", "--mode", "teleport").code == 1
+
+
 def test_run_takes_options_up_to_the_program_only(terminal: Terminal) -> None:
     assert terminal.run("run", "--name", "w", "ls", "--name", "x").code == 0
     assert terminal.do(lambda store: store.get(Job, "w")).spec.command == ["ls", "--name", "x"]
