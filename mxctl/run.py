@@ -10,7 +10,7 @@ import click
 from pydantic import ValidationError
 
 from crds.document import find_problems
-from crds.job import Job, RestartPolicy
+from crds.job import Job, NetworkMode, RestartPolicy
 from crds.node import Node
 from mxctl.core.caller import LIMIT, identity, shared_directory
 from mxctl.core.conversation import converse, detach_keys
@@ -28,6 +28,8 @@ from store.informer import Informer
 EXAMPLES = """
 mxctl run -- python3 -c 'print(sum(range(10**8)))'
 mxctl run --name sim --on n1 --cpu 1 --memory 512Mi --env SEED=7 -- ./simulate --steps 1000
+# with an address of its own: "ping web" on any node finds it wherever it moves
+mxctl run --name web --network own -- python3 -m http.server 80
 # as another user, with more open files and a lower priority
 mxctl run --user alice --limit nofile=4096 --nice 10 -- ./simulate
 # wait for the end and take over its exit code
@@ -79,6 +81,13 @@ sort -u words.txt | mxctl run -i --rm -- wc -l
 @click.option("--nice", type=click.IntRange(-20, 19), default=0, show_default=True, help="Nice value.")
 @click.option("--umask", default="022", show_default=True, help="Umask, octal.")
 @click.option("--no-io-uring", is_flag=True, help="It finds a kernel without io_uring, so that it can be moved: for node.js.")
+@click.option(
+    "--network",
+    type=click.Choice([str(mode) for mode in NetworkMode]),
+    default=str(NetworkMode.HOST),
+    show_default=True,
+    help="host: its node's. own: an address and a name of its own, which move with it, and with them its connections.",
+)
 @click.option("--label", "-l", type=PAIR, multiple=True, metavar="KEY=VALUE", help="Label of the job. Repeatable.")
 @click.option("--wait", is_flag=True, help="Wait for the end, and end with the job's exit code.")
 @click.option("-i", "--stdin", is_flag=True, help="Standard input goes to the job, what it prints comes here.")
@@ -130,6 +139,7 @@ def _job(command: tuple[str, ...], session: Session, options: dict[str, Any]) ->
         "resources": {"cpu": options["cpu"], "memory": options["memory"]},
         "placement": {"node": options["node"], "pinned": options["pin"]},
         "migration": {"freeze_budget": options["freeze_budget"], "hard_budget": options["hard_budget"]},
+        "network": {"mode": options["network"]},
     }
     if options["stdin"] or options["tty"]:
         spec["stdio"] = _stdio(options)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crds.job import RUNNING, STOP_FINALIZER, Job, JobPhase
+from crds.job import RUNNING, STOP_FINALIZER, Job, JobPhase, NetworkMode
 from crds.meta import RECONCILED, Metadata, set_condition
 from crds.migration import CANCELLED, FAILED, REFUSED, Migration, MigrationPhase, MigrationSpec
 from crds.node import Node
@@ -60,6 +60,11 @@ def test_migrate_asks_for_a_way_of_moving(terminal: Terminal) -> None:
 def test_run_takes_options_up_to_the_program_only(terminal: Terminal) -> None:
     assert terminal.run("run", "--name", "w", "ls", "--name", "x").code == 0
     assert terminal.do(lambda store: store.get(Job, "w")).spec.command == ["ls", "--name", "x"]
+
+
+def test_run_with_a_network_of_its_own(terminal: Terminal) -> None:
+    assert terminal.run("run", "--name", "w", "--network", "own", "--", "true").code == 0
+    assert terminal.do(lambda store: store.get(Job, "w")).spec.network.mode == NetworkMode.OWN
 
 
 def test_run_without_io_uring(terminal: Terminal) -> None:
