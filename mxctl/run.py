@@ -146,7 +146,7 @@ def _job(command: tuple[str, ...], session: Session, options: dict[str, Any]) ->
     if options["tty"]:
         spec["env"].setdefault("TERM", os.environ.get("TERM", "xterm"))
     if options["no_io_uring"]:
-        spec["migration"] = {"ioUring": False}
+        spec["migration"]["io_uring"] = False
     if options["restart"]:
         spec["restart"] = {"policy": options["restart"]}
     checkpoint = {"interval": options["checkpoint_interval"], "keep": options["keep"]}

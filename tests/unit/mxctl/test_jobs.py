@@ -68,8 +68,9 @@ def test_run_with_a_network_of_its_own(terminal: Terminal) -> None:
 
 
 def test_run_without_io_uring(terminal: Terminal) -> None:
-    assert terminal.run("run", "--name", "w", "--no-io-uring", "--", "node", "x.js").code == 0
-    assert terminal.do(lambda store: store.get(Job, "w")).spec.migration.io_uring is False
+    assert terminal.run("run", "--name", "w", "--no-io-uring", "--freeze-budget", "1s", "--", "node", "x.js").code == 0
+    made = terminal.do(lambda store: store.get(Job, "w")).spec.migration
+    assert (made.io_uring, made.freeze_budget) == (False, 1.0)
 
 
 def test_run_on_a_node_that_is_not_there(terminal: Terminal) -> None:
