@@ -14,7 +14,7 @@ SOURCE = (
     "Gone.before",
     "Gone.after",
 )
-"""Moments at the source of a move that succeeds, in their order."""
+"""At the source of a move that succeeds, in their order."""
 DESTINATION = (
     "Preparing.before",
     "Preparing.after",
@@ -34,3 +34,7 @@ DESTINATION = (
     "Running.before",
     "Running.after",
 )
+POST_COPY_SOURCE = ("Serving.before", "Serving.after", "leave.severed")
+"""In moves by post-copy also these, between leave.running and Gone."""
+POST_COPY_DESTINATION = ("Fetching.before", "Fetching.after", "arrive.fetched")
+"""Between arrive.resumed and Running."""

@@ -74,7 +74,7 @@ async def reconcile_node(context: Context, name: str) -> Again:
     node = context.world.find(Node, name)
     if node is None:
         return DONE
-    new = node.model_copy(deep=True)
+    new = node.model_copy(update={"status": node.status.model_copy()})  # whose fields are replaced here, never changed
     new.status.observed_generation = node.metadata.generation
     new.status.jobs = _count_jobs(context.world, name)
     grace_left = _heartbeat(context, new)

@@ -106,8 +106,9 @@ class Link:
 class MemoryChannel:
     """One end of a link (see ``channel.Channel``)."""
 
-    def __init__(self, peer: Peer, out: Pipe, into: Pipe, silence: float) -> None:
+    def __init__(self, peer: Peer, out: Pipe, into: Pipe, silence: float, poll: float) -> None:
         self.peer = peer
+        self.poll = poll
         self._out, self._into = out, into
         self._silence = silence
         self._closed = False
@@ -193,7 +194,7 @@ class MemorySender:
         try:
             while not self._dumped.is_set():
                 await self._send(self._outbox.growing())
-                await asyncio.sleep(POLL)
+                await asyncio.sleep(self._channel.poll)
             self._check()
             await self._send(self._outbox.rest())
         except asyncio.CancelledError:
@@ -252,6 +253,8 @@ class MemoryNetwork:
 
     def __init__(self) -> None:
         self.links: list[Link] = []
+        self.poll = POLL
+        """Seconds between two looks for more images while a dump goes on; time that is not real may take larger steps."""
         self._doors: dict[str, MemoryExchange] = {}
         self._ports = itertools.count(20_000)
         self._forbidden: set[frozenset[str]] = set()
@@ -289,8 +292,8 @@ class MemoryNetwork:
         self.links.append(link)
         if not door.me.may_be(NODES, node):
             raise Untrusted(f"node {node} was expected at {peer}, its certificate says {door.me}: check the nodes' addresses")
-        door.arrived.put_nowait((MemoryChannel(caller.me, link.back, link.there, door.silence), caller.me.name))
-        return MemoryChannel(door.me, link.there, link.back, caller.silence)
+        door.arrived.put_nowait((MemoryChannel(caller.me, link.back, link.there, door.silence, self.poll), caller.me.name))
+        return MemoryChannel(door.me, link.there, link.back, caller.silence, self.poll)
 
 
 class MemoryExchange(Exchange):

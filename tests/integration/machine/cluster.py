@@ -133,6 +133,7 @@ class Cluster:
         self.store = Store(self.kv, clock=self.clock.now)
         self.world = World()
         self.network = MemoryNetwork()
+        self.network.poll = 0.05
         self.machines: dict[str, Machine] = {}
         for name in names:
             self.machines[name] = Machine(self, name)

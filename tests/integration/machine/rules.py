@@ -30,9 +30,9 @@ T = TypeVar("T")
 NODES = ("n1", "n2", "n3")
 JOBS = ("a", "b", "c")
 COMMANDS = (["spin"], ["spin"], ["sh", "-c", "sleep 40;exit 3"], ["sh", "-c", "sleep 5;exit 0"], ["/no/such"])
-HEALING = 240.0
+HEALING = 150.0
 """Seconds after the last fault in which everything must have come to rest."""
-REST = 120.0
+REST = 60.0
 """Seconds after that in which nothing is written."""
 SHORT = (0.0, 0.01, 0.1, 0.5, 1.0)
 LONG = (3.0, 8.0, 20.0, 40.0)

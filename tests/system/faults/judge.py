@@ -12,12 +12,24 @@ from crds.migration import Migration, MigrationPhase
 from store.errors import NotFound, StoreError
 from store.kv import KV
 from store.store import Store
+from tests.system.faults.plan import Trial
 from tests.system.faults.site import Site
 
 PATIENCE = 45.0  # seconds for everything to settle
 NAMESPACE = "default"
 ENDS = {"job exits": (7,), "kill job": (137,)}
 """Faults that may end the job, and how it then ends."""
+SEVERING = (
+    "kill source criu",
+    "kill destination criu",
+    "stop source criu",
+    "stop destination criu",
+    "cut",
+    "half-open",
+    "kill job",
+)
+"""Faults in which the memory of a job that was moved by post-copy may get lost: then it must say so."""
+LOST_MEMORY = "its memory was to follow it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +41,9 @@ class Judge:
     job: str
     tag: str
 
-    async def settled(self, fault: str, migration: str, patience: float = PATIENCE) -> list[str]:
+    async def settled(self, trial: Trial, migration: str, patience: float = PATIENCE) -> list[str]:
         """Complaints that do not go away; sees to it that the job really goes on, or that nothing is left of it."""
-        complaints = await self._until_none(lambda: self._complaints(fault, migration), patience)
+        complaints = await self._until_none(lambda: self._complaints(trial, migration), patience)
         return complaints or self._witness()
 
     async def goes_on(self, numbers: int = 5) -> list[str]:
@@ -70,7 +82,7 @@ class Judge:
 
     # --- one look ---
 
-    async def _complaints(self, fault: str, name: str) -> list[str]:
+    async def _complaints(self, trial: Trial, name: str) -> list[str]:
         store = Store(self.kv)
         migration = await store.get(Migration, name, NAMESPACE)
         try:
@@ -79,7 +91,7 @@ class Judge:
             return ["the job's object is gone"]
         found = self._of_migration(migration, job)
         if job.status.phase in FINISHED:
-            return found + self._of_ended(job, fault)
+            return found + self._of_ended(job, trial)
         return found + await self._of_running(job)
 
     def _of_migration(self, migration: Migration, job: Job) -> list[str]:
@@ -95,9 +107,10 @@ class Judge:
             found.append(f"migration {status.phase}, so the job should be on {at}, but is on {job.status.node}")
         return found
 
-    def _of_ended(self, job: Job, fault: str) -> list[str]:
-        allowed = ENDS.get(fault, ())
-        found = [] if job.status.exit_code in allowed else [f"job {job.status.phase} {job.status.exit_code}: {job.status.message}"]
+    def _of_ended(self, job: Job, trial: Trial) -> list[str]:
+        allowed = job.status.exit_code in ENDS.get(trial.fault, ())
+        severed = trial.mode == "post-copy" and trial.fault.startswith(SEVERING) and LOST_MEMORY in job.status.message
+        found = [] if allowed or severed else [f"job {job.status.phase} {job.status.exit_code}: {job.status.message}"]
         copies = self.site.copies(self.tag)
         return found + ([f"the job has ended, but there is {copies}"] if copies else [])
 

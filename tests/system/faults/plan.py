@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from tests.moments import DESTINATION, SOURCE
+from tests.moments import DESTINATION, POST_COPY_DESTINATION, POST_COPY_SOURCE, SOURCE
 
 REFUSED = (
     ("source", "leave.refused"),
@@ -32,8 +32,10 @@ LONG_STOP = 10.0
 CRIU = {
     "Freezing.after": ("kill source criu", "stop source criu"),
     "Restoring.after": ("kill destination criu", "stop destination criu"),
+    "Serving.after": ("kill source criu", "stop source criu"),
+    "Fetching.after": ("kill source criu", "stop source criu", "kill destination criu", "stop destination criu"),
 }
-"""Where criu runs right after the boundary."""
+"""Where criu runs right after the boundary; the last two in moves by post-copy only."""
 NO_SPACE = ("Connecting.before", "leave.connected", "Receiving.after", "arrive.received", "Restoring.after")
 FLIPS = (40, 400, 5_000, 100_000, 1_000_000, 3_000_000)
 """Byte numbers on the data channel: in the hello (or the handshake), in the first and in later images, near the end."""
@@ -69,7 +71,10 @@ def product(random: Random, modes: tuple[str, ...] = ("stop",), *, stop: float =
 
 
 def _of_mode(mode: str, random: Random, stop: float) -> Iterator[Trial]:
-    boundaries = [*(("source", moment) for moment in SOURCE), *(("destination", moment) for moment in DESTINATION)]
+    lazy = mode == "post-copy"
+    source = [*SOURCE, *(POST_COPY_SOURCE if lazy else ())]
+    destination = [*DESTINATION, *(POST_COPY_DESTINATION if lazy else ())]
+    boundaries = [*(("source", moment) for moment in source), *(("destination", moment) for moment in destination)]
     for side, moment in boundaries:
         faults = [*ANYWHERE, *CRIU.get(moment, ())]
         if moment in NO_SPACE:

@@ -26,7 +26,7 @@ NEVER = "the moment never came"
 PATIENCE = 90.0  # seconds for a move to be over, whatever happened to it
 ATTEMPTS = 4
 """Some late moments are passed over when the other end, or the reconciler, is faster; then the move is made once more."""
-BALLAST = 4 << 20
+BALLAST = 16 << 20
 WITNESS = """
 import itertools, os, pathlib, random, signal, sys, time
 here = pathlib.Path("/shared/faults") / sys.argv[1]
@@ -87,7 +87,7 @@ class Runner:
         name = await self._migrate(trial, job.name, destination)
         migration = await self._over(name)
         await harm.over()
-        complaints = await self.judge.settled(trial.fault, name)
+        complaints = await self.judge.settled(trial, name)
         migration = await sure(lambda: self.store.get(Migration, name, NAMESPACE))
         self.ear.harm = None
         if not harm.struck:
