@@ -39,6 +39,8 @@ class Harm:
         answer: dict[str, int] = {}
         if self.trial.flip is not None and not self.flipped and moment == "Connecting.after":
             self.flipped, answer = True, {"flip": self.trial.flip}
+        if self.trial.refused and (side, moment) == ("destination", "Restoring.after"):
+            self._last(self._end_restore())
         if not self.struck and (side, moment) == (self.trial.side, self.trial.moment):
             self.struck = self.trial.fault
             self.struck = self._strike()
@@ -112,19 +114,28 @@ class Harm:
         finally:
             self.site.limit_room(self.destination, None)
 
+    async def _end_restore(self) -> None:
+        """So that the destination refuses."""
+        found = await self._seen_criu(self.destination)
+        send(found, signal.SIGKILL)
+
     async def _catch_criu(self, word: str, node: str) -> None:
         """The first that begins on the node from now on."""
+        found = await self._seen_criu(node)
+        self.struck = f"{word} criu {found} on {node}" if found else f"no criu was seen on {node}"
+        if word == "kill":
+            send(found, signal.SIGKILL)
+        elif send(found, signal.SIGSTOP) and found:
+            self._last(self._go_on(found))
+
+    async def _seen_criu(self, node: str) -> int | None:
+        """None when none runs there within a while."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CRIU_SECONDS):
                 while not (found := self.site.criu(node)):  # noqa: ASYNC110 - another machine's processes wake nobody here
                     await asyncio.sleep(0.001)
-                self.struck = f"{word} criu {found[0]} on {node}"
-                if word == "kill":
-                    send(found[0], signal.SIGKILL)
-                elif send(found[0], signal.SIGSTOP):
-                    self._last(self._go_on(found[0]))
-                return
-        self.struck = f"no criu was seen on {node}"
+                return found[0]
+        return None
 
     def _last(self, work: Coroutine[Any, Any, None]) -> None:
         self.lasting.append(asyncio.ensure_future(work))

@@ -14,7 +14,7 @@ REFUSED = (
     ("destination", "Refused.after"),
     ("destination", "arrive.refused"),
 )
-"""Moments of a move that fails; a flipped byte in its stream makes it do so."""
+"""Moments of a move that the destination refuses."""
 
 DAEMONS = ("source", "destination", "reconciler", "etcd")
 ANYWHERE = (
@@ -53,12 +53,14 @@ class Trial:
     """How long what lasts (stop, cut, no space) lasts."""
     flip: int | None = None
     """Also this byte of the stream arrives changed."""
+    refused: bool = False
+    """Also criu is killed at the destination, so that the destination refuses the job."""
     deadline: float = 20.0
     """Of the Migration."""
 
     @property
     def label(self) -> str:
-        also = f" flip@{self.flip}" if self.flip is not None else ""
+        also = f" flip@{self.flip}" if self.flip is not None else " refused" if self.refused else ""
         lasting = f" {self.seconds:.1f}s" if self.seconds else ""
         return f"{self.mode} {self.side}:{self.moment} {self.fault}{lasting}{also}"
 
@@ -83,7 +85,7 @@ def _of_mode(mode: str, random: Random, stop: float) -> Iterator[Trial]:
             yield Trial(mode, side, moment, fault, _lasts(fault, random, stop), deadline=random.choice((6.0, 20.0)))
     for side, moment in REFUSED:
         for fault in ANYWHERE:
-            yield Trial(mode, side, moment, fault, _lasts(fault, random, stop), flip=random.choice(FLIPS[2:5]))
+            yield Trial(mode, side, moment, fault, _lasts(fault, random, stop), refused=True)
     for flip in FLIPS:
         yield Trial(mode, "source", "Connecting.after", "flip", flip=flip + random.randrange(40))
 

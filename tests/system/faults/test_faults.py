@@ -16,6 +16,7 @@ from tests.system.commands import PROJECT
 SEED = os.environ.get("FAULTS_SEED", "20260801")
 """Of the shuffle. Another one draws another sample: FAULTS_SEED=$RANDOM scripts/test system tests/system/faults."""
 SAMPLE, SAMPLE_STOP = 30, 2.0
+MODES = "stop,post-copy"
 LABS = 3
 LEAST = 200  # moves of the soak test
 
@@ -47,10 +48,10 @@ def complaints(results: list[dict[str, Any]]) -> list[str]:
     return [f"{result['trial']}: {result['complaints']}" for result in results if result["complaints"]]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_sample_of_faulted_moves_costs_no_process(tmp_path: Path) -> None:
-    running = trials(tmp_path, "faultsci", "--trials", str(SAMPLE), "--stop", str(SAMPLE_STOP))
-    results = outcome(tmp_path, {"faultsci": running}, 380)
+    running = trials(tmp_path, "faultsci", "--trials", str(SAMPLE), "--stop", str(SAMPLE_STOP), "--modes", MODES)
+    results = outcome(tmp_path, {"faultsci": running}, 580)
     assert not complaints(results)
     assert len(results) == SAMPLE
 
@@ -59,7 +60,8 @@ def test_a_sample_of_faulted_moves_costs_no_process(tmp_path: Path) -> None:
 @pytest.mark.timeout(7200)
 def test_every_fault_at_every_boundary_costs_no_process(tmp_path: Path) -> None:
     processes = {
-        f"faults{at}": trials(tmp_path, f"faults{at}", "--trials", "99999", "--share", f"{at}/{LABS}") for at in range(LABS)
+        f"faults{at}": trials(tmp_path, f"faults{at}", "--trials", "99999", "--modes", MODES, "--share", f"{at}/{LABS}")
+        for at in range(LABS)
     }
     results = outcome(tmp_path, processes, 7100)
     print(table(results))
