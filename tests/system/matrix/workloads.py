@@ -54,5 +54,7 @@ WORKLOADS = (
     python("tcp"),
     python("deleted"),
     python("locks"),
+    Workload("terminal", ("bash", "-i", "pipeline.sh"), spec={"stdio": {"tty": True}}),
+    python("network", "tcp", spec={"network": {"mode": "own"}}),
     python("user", "threads", spec={"user": {"uid": 1234, "gid": 1234}}),
 )
