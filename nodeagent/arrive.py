@@ -108,7 +108,9 @@ async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, 
         raise PeerLost(f"{lost}: {error}") from error
     end_at = case.parts.clock.monotonic()
     await case.parts.hooks.at("arrive.received", record.copy_here)
-    await case.advance(DestinationStep.RESTORING, started_at=end.started_at, base_cpu_seconds=end.cpu_seconds)
+    frozen_at = case.parts.clock.boottime() - end.frozen_for
+    known = {"started_at": end.started_at, "base_cpu_seconds": end.cpu_seconds, "frozen_at": frozen_at}
+    await case.advance(DestinationStep.RESTORING, **known)
     deadline.doing("the job was being restored")
     wire = PageWire(await door.wire()) if door else None
     await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
@@ -168,13 +170,17 @@ async def commit(case: Case) -> bool:
 
 
 async def go(case: Case, arrived: Arrived | None = None) -> None:
-    """At COMMITTED: lets the job run. Without ``arrived`` (a restarted agent) the length of the freeze is not known."""
+    """At COMMITTED: lets the job run. Without ``arrived`` (a restarted agent) the freeze is reckoned from the journal, unless the
+    job was let run before that agent died: then nobody knows how long it was."""
     sandbox = await case.adopt()
     if sandbox is None:
         case.exit = SandboxGone(f"job {case.key} was committed here and its copy is gone")
         raise case.exit
+    still, frozen_at = arrived is None and await sandbox.frozen(), case.held.frozen_at
     await sandbox.resume()
     freeze = None
+    if still and frozen_at is not None:
+        freeze = round((case.parts.clock.boottime() - frozen_at) * 1000, 1)
     if arrived is not None:
         freeze = round((arrived.end.frozen_for + case.parts.clock.monotonic() - arrived.end_at) * 1000, 1)
     await case.measure()

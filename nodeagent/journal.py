@@ -81,6 +81,8 @@ class Record(Model):
     """mod_revision of the placement an arrival acts on."""
     base_cpu_seconds: float = 0.0
     """CPU time the job used before it came here."""
+    frozen_at: float | None = None
+    """When an arrival was frozen, on this node's boot clock; for an agent that is restarted before it lets it run."""
     started_at: Time | None = None
     """First start of the job, anywhere."""
     reason: str = ""

@@ -1,6 +1,7 @@
 """An end of a move dies at every step, reboots, or loses etcd: one copy runs, and the reports are true."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -80,6 +81,22 @@ async def test_the_destination_dies(cluster: Cluster, destination: Node, moment:
     await destination.start()
     assert await ordered.decided() == moves, ordered.outcome
     await (check_moved if moves else check_stayed)(cluster, uid)
+
+
+async def test_a_restarted_destination_knows_how_long_the_job_stood_still(cluster: Cluster, destination: Node) -> None:
+    destination.moments.crash_at.add("Committed.after")
+    uid = await cluster.running("w", SOURCE)
+    ordered = await cluster.order("w", SOURCE, DESTINATION)
+    await destination.crashed()
+    crashed = time.monotonic()
+    while time.monotonic() < crashed + 0.2:
+        assert cluster.world.running(uid) == []
+        await asyncio.sleep(0.01)
+    await destination.start()
+    assert await ordered.decided()
+    report = await check_moved(cluster, uid)
+    assert report.move is not None and report.move.freeze_ms is not None
+    assert 200 <= report.move.freeze_ms < 10_000
 
 
 @pytest.mark.parametrize(
