@@ -140,13 +140,11 @@ class Outbox:
             yield from self._flush()
             offset = sent.length - begin
             flags = mmap.MAP_SHARED | _POPULATE
-            with (
-                mmap.mmap(sent.descriptor, CHUNK, flags=flags, offset=offset) as piece,
-                memoryview(piece) as whole,
-                whole[begin:] as data,
-            ):
-                sent.crc32 = crc32(data, sent.crc32)
-                yield data
+            # not closed here: who got the view may still hold it when sending fails, and the mapping goes with the last of them
+            data = memoryview(mmap.mmap(sent.descriptor, CHUNK, flags=flags, offset=offset))[begin:]
+            sent.crc32 = crc32(data, sent.crc32)
+            yield data
+            del data
             sent.length += length
             self.bytes += length
 
