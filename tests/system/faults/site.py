@@ -45,12 +45,12 @@ class Site:
 
     @classmethod
     @contextlib.contextmanager
-    def up(cls, name: str, nodes: int = 2) -> Iterator["Site"]:
+    def up(cls, name: str, nodes: int = 2, memory: str = "256Mi") -> Iterator["Site"]:
         """A lab, taken down at the end. Its context goes to a file of its own, so that people's are left alone."""
         with tempfile.TemporaryDirectory() as directory:
             os.environ["MXCONFIG"] = f"{directory}/config"
             cluster.down(name)  # left by a run that was killed
-            lab = cluster.up(name, nodes, "0.4", "256Mi", services=SERVICES)
+            lab = cluster.up(name, nodes, "0.4", memory, services=SERVICES)
             try:
                 yield cls(lab)
             finally:
