@@ -34,6 +34,10 @@ class ReportPhase(StrEnum):
 ENDED = frozenset({ReportPhase.SUCCEEDED, ReportPhase.FAILED, ReportPhase.LOST})
 
 
+EXEC_SESSION = "ExecSession"
+"""The one obstacle that holds for the balancer only: when people move the job, sessions in it end, and are told so."""
+
+
 class Obstacle(Model):
     """Why the job cannot be moved at the moment."""
 

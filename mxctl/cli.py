@@ -12,6 +12,7 @@ VERBS = {
     "delete": ("mxctl.delete:delete", "Delete objects"),
     "run": ("mxctl.run:run", "Run a program somewhere in the cluster"),
     "attach": ("mxctl.attach:attach", "Talk to a running job"),
+    "exec": ("mxctl.exec:exec_", "Run a program beside a running job"),
     "logs": ("mxctl.logs:logs", "Show what a job printed"),
     "migrate": ("mxctl.migrate:migrate", "Move a running job to another node"),
     "can-migrate": ("mxctl.can_migrate:can_migrate", "Tell whether a job could be moved, and where to"),

@@ -38,7 +38,7 @@ from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
 from nodeagent.processor import cpu_flags
 from nodeagent.space import Room, remove_strays
-from nodeagent.stdio.frames import PURPOSE
+from nodeagent.stdio.frames import BESIDE, PURPOSE
 from nodeagent.tcp import TcpExchange
 from nodeagent.telling import LoadSource, tell_load
 from nodeagent.worker import Worker
@@ -119,6 +119,7 @@ class Agent:
                 await self._fence.act()
                 reception = Reception(self._config, self._case_of)
                 parts.exchange.register(PURPOSE, ADMINS, reception.attach)
+                parts.exchange.register(BESIDE, ADMINS, reception.run_beside)
                 group.create_task(parts.exchange.serve(), name="data channel")
                 for key in sorted(self._records.keys() | self._leftovers.keys()):
                     self._wake(key)

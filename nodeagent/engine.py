@@ -14,6 +14,7 @@ from typing import Protocol
 from crds.job import Fencing, JobSpec
 from crds.report import Obstacle
 from nodeagent.attachment import Attachment
+from nodeagent.stdio import JOB
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,19 @@ class Sandbox(Protocol):
         """Returns when the job's first process has ended (at once, if it has ended before). SandboxGone: it died with its shim."""
         ...
 
-    async def attach(self) -> Attachment:
-        """A connection to the mx-stdio of a job that has one; a dump ends it. EngineFailed while it is frozen, or has none."""
+    async def attach(self, session: str = JOB) -> Attachment:
+        """A connection to the mx-stdio of a job that has one; a dump ends it. EngineFailed while it is frozen, or has none.
+
+        Or to that of a session beside the job.
+        """
+        ...
+
+    async def start_beside(self, session: str, spec: JobSpec, env: dict[str, str]) -> None:
+        """Starts spec.command in the job's namespaces, as its user, with spec.stdio; it is no part of the job and never moves."""
+        ...
+
+    def has_session(self, session: str) -> bool:
+        """Whether such a session goes on."""
         ...
 
     async def signal(self, number: int) -> None:

@@ -108,6 +108,8 @@ class Refused(Model):
 
     kind: Literal["refused"] = "refused"
     reason: str
+    exit_code: int | None = None
+    """To a person who wants a program started: it never will run, and this is what a shell would say."""
 
 
 Message = Hello | Open | Ready | Round | File | End | Abort | Running | Refused

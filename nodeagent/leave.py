@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from crds.job import MigrationMode
 from crds.placement import MoveOrder
-from crds.report import JobReport, MoveReport, ReportPhase
+from crds.report import EXEC_SESSION, JobReport, MoveReport, ReportPhase
 from crds.states import SourceStep
 from nodeagent.case import Case
 from nodeagent.channel import Channel
@@ -91,7 +91,7 @@ async def _size(case: Case) -> int:
 
 async def _check_obstacles(case: Case) -> None:
     """The last look before the freeze. Raises MoveFailed naming what criu would stumble over, while the job still runs."""
-    found = await case.look_for_obstacles(thorough=True)
+    found = [each for each in await case.look_for_obstacles(thorough=True) if each.reason != EXEC_SESSION]
     if found:
         raise MoveFailed("; ".join(f"{obstacle.reason}: {obstacle.message}" for obstacle in found))
 

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from crds.job import Fencing, JobSpec
+from crds.job import Fencing, JobSpec, Stdio
 from crds.network import FEATURE
-from crds.report import Obstacle
+from crds.report import EXEC_SESSION, Obstacle
 from nodeagent import criu, guard, links, locks, shimlink
 from nodeagent.attachment import Attachment, connect, pause
 from nodeagent.cgroups import Cgroups, JobGroup
@@ -36,7 +36,7 @@ from nodeagent.shim import state as shim
 from nodeagent.shim.kernel import write_atomically
 from nodeagent.shimlink import ShimLink
 from nodeagent.stdio import JOB, SOCKETS
-from nodeagent.tasks import count_runnable
+from nodeagent.tasks import count_runnable, without
 from nodeagent.ttyimage import mend_terminals
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ P = ParamSpec("P")
 ABORT_SECONDS = 10.0
 """For criu to put the job in order after it was told to give up; then it is killed."""
 POLL = 0.005
+SESSION_OPEN = Obstacle(reason=EXEC_SESSION, message="a session of mxctl exec is open in it, which would end")
 
 
 class NamespaceEngine:
@@ -172,27 +173,38 @@ class NamespaceSandbox:
             workdir=spec.workdir,
             log=str(self._directory / LOG),
             groups=[str(path) for path in self._group.everywhere],
-            run_as={
-                **user.to_data(),
-                "limits": spec.limits,
-                "nice": spec.nice,
-                "umask": spec.umask,
-                "io_uring": spec.migration.io_uring,
-            },
-            **self._stdio(spec),
+            run_as=_run_as(spec),
+            **({"stdio": self._stdio(spec.stdio)} if spec.stdio.stdin or spec.stdio.tty else {}),
         )
         if "code" in answer:
             raise StartFailed(answer["error"], answer["code"])
         if not answer["ok"]:
             raise EngineFailed(f"{self.copy.key}: {answer['error']}")
 
-    def _stdio(self, spec: JobSpec) -> dict[str, Any]:
-        """For a job that people talk to: mx-stdio, which starts its command."""
-        stdio = spec.stdio
-        if not (stdio.stdin or stdio.tty):
-            return {}
-        order = {**stdio.model_dump(), "socket": f"{SOCKETS}/{JOB}", "own": False}
-        return {"stdio": {"program": shimlink.program(self._run, "mx-stdio"), "order": order}}
+    def _stdio(self, stdio: Stdio, session: str = JOB) -> dict[str, Any]:
+        """mx-stdio, which starts the command."""
+        order = {**stdio.model_dump(), "socket": f"{SOCKETS}/{session}", "own": session != JOB}
+        return {"program": shimlink.program(self._run, "mx-stdio"), "order": order}
+
+    async def start_beside(self, session: str, spec: JobSpec, env: dict[str, str]) -> None:
+        """By the shim, which keeps it out of the tree that moves."""
+        answer = await self._raw(
+            "start_beside",
+            command=spec.command,
+            env=env,
+            workdir=spec.workdir,
+            groups=[str(path) for path in self._group.everywhere],
+            run_as=_run_as(spec),
+            stdio=self._stdio(spec.stdio, session),
+        )
+        if "code" in answer:
+            raise StartFailed(answer["error"], answer["code"])
+        if not answer["ok"]:
+            raise EngineFailed(f"{self.copy.key}: {answer['error']}")
+
+    def has_session(self, session: str) -> bool:
+        """By its socket, which mx-stdio removes at its end."""
+        return (self._sockets / session).exists()
 
     async def pre_dump(self, images: Path, parent: str | None, *, deadline: float) -> None:
         """criu pre-dump; the job runs on, also when it fails."""
@@ -289,7 +301,8 @@ class NamespaceSandbox:
             if phase != shim.RUNNING or self._detaching:
                 raise EngineFailed(f"{self.copy.key}: nobody can attach to it now, it is being moved")
             attachment = Attachment(await connect(self._sockets, session, self.copy.key), self.copy.key)
-            self._attachments = [*(other for other in self._attachments if not other.gone), attachment]
+            if session == JOB:  # the others are no part of what criu looks at
+                self._attachments = [*(other for other in self._attachments if not other.gone), attachment]
         return attachment
 
     async def serve(self, images: Path, wire: PageWire, *, deadline: float) -> None:
@@ -370,11 +383,21 @@ class NamespaceSandbox:
             self._recorded_exit()
             return []
         try:
-            return await asyncio.to_thread(self._preflight.look, self._group.pids(), identity.pid, thorough=thorough)
+            pids, beside = self._group.pids(), await self._beside()
+            if beside:
+                pids = without(pids, beside, identity.pid)
+            found = await asyncio.to_thread(self._preflight.look, pids, identity.pid, thorough=thorough)
+            return [*found, *([SESSION_OPEN] if beside else [])]
         except FileNotFoundError as error:
             raise SandboxGone(f"{self.copy.key}: its control group is gone: {error}") from error
         except (OSError, ValueError) as error:
             raise EngineFailed(f"{self.copy.key}: its processes cannot be looked at: {error}") from error
+
+    async def _beside(self) -> list[int]:
+        """PIDs, in its namespace, of the mx-stdio of sessions beside the job."""
+        if all(path.name == JOB for path in self._sockets.iterdir()):
+            return []
+        return [int(pid) for pid in (await self._ask("status"))["beside"]]
 
     async def wait_exit(self) -> Exit:
         """How its first process ended, when it has; SandboxGone when nobody recorded that."""
@@ -484,6 +507,16 @@ class NamespaceSandbox:
             raise SandboxGone(f"{self.copy.key}: died with its shim, no exit code was recorded") from None
         killed = guard.was_killed(str(self._link.run_dir))
         return Exit(data["code"], datetime.fromtimestamp(data["time"], UTC), killed)
+
+
+def _run_as(spec: JobSpec) -> dict[str, Any]:
+    return {
+        **spec.user.to_data(),
+        "limits": spec.limits,
+        "nice": spec.nice,
+        "umask": spec.umask,
+        "io_uring": spec.migration.io_uring,
+    }
 
 
 async def _despite_cancellation(work: Any) -> None:

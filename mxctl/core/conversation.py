@@ -10,7 +10,7 @@ from mxctl.core.failures import FAILED, Failure
 from mxctl.core.jobs import ended, exit_code, job_key, same_job
 from mxctl.core.keyboard import DETACH_KEYS, raw, say, window
 from mxctl.core.session import Session
-from mxctl.core.talk import FAREWELL, Detached, Ended, Talk
+from mxctl.core.talk import FAREWELL, Broken, Detached, Ended, Talk
 from mxctl.core.watching import until
 from nodeagent.stdio.client import Client
 from store.informer import Informer
@@ -34,6 +34,8 @@ async def converse(session: Session, job: Job, *, live: bool, typing: bool, deta
     if isinstance(outcome, Detached):
         click.echo(f"{job.label} goes on; come back with: mxctl attach {job.name}", err=True)
         return outcome.code
+    if isinstance(outcome, Broken):
+        raise Failure(f"{job.label}: {outcome.reason}", exit_code=outcome.code)
     if isinstance(outcome, Ended):
         await _known_to_have_ended(session, job)
         return outcome.code

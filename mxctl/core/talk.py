@@ -30,6 +30,8 @@ from nodeagent.tcp import Dialer
 from store.errors import StoreError
 
 DIAL_SECONDS = 5.0
+STARTING_SECONDS = 15.0
+"""Until an agent has answered; it may have to start something first."""
 SILENCE = 15.0
 """Seconds in which an agent must take what we send."""
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -64,11 +66,19 @@ class Detached:
     code: int = 0
 
 
-Outcome = Ended | Gone | Detached
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The program is over, though the job is not: why, and what the command ends with."""
+
+    reason: str
+    code: int
+
+
+Outcome = Ended | Gone | Detached | Broken
 
 
 class Talk:
-    """One conversation. ``keys`` None: nothing detaches. ``typing``: standard input goes to the job."""
+    """One conversation. ``detach_keys`` empty: nothing detaches. ``typing``: standard input goes to the job."""
 
     def __init__(self, session: Session, job: Job, client: Client, *, typing: bool, detach_keys: bytes = b"") -> None:
         self._session, self._job, self._client = session, job, client
@@ -252,10 +262,11 @@ class Talk:
         address = Alive.model_validate_json(found.value).address
         channel = await dialer.dial(address, organisation=NODES, node=node, timeout=DIAL_SECONDS)
         try:
-            wish = {"namespace": now.namespace, "name": now.name, "uid": now.metadata.uid}
-            await channel.send(Open(purpose=PURPOSE, body=wish), timeout=DIAL_SECONDS)
-            answer = await channel.receive(timeout=DIAL_SECONDS)
+            await channel.send(self._wish(now), timeout=DIAL_SECONDS)
+            answer = await channel.receive(timeout=STARTING_SECONDS)
             if isinstance(answer, Refused):
+                if answer.exit_code is not None:
+                    self._decide(Broken(answer.reason, answer.exit_code))
                 raise PeerLost(answer.reason)
             if not isinstance(answer, Ready):
                 raise PeerLost(f"node {node} answered {answer.kind}")
@@ -263,6 +274,10 @@ class Talk:
             channel.close()
             raise
         return channel
+
+    def _wish(self, now: Job) -> Open:
+        """What the agent is asked for."""
+        return Open(purpose=PURPOSE, body={"namespace": now.namespace, "name": now.name, "uid": now.metadata.uid})
 
     async def _talk(self, channel: Channel) -> None:
         """Until the connection is lost."""

@@ -20,6 +20,8 @@ What always holds:
 Requests, each answered by one line {"ok": true, …} or {"ok": false, "error": …}:
     start {command, env, workdir, log, groups, run_as}
                                                 -> {pid} | {code, error}: why it could not be started, as the shell would say
+    start_beside {command, env, workdir, groups, run_as, stdio}
+                                                -> {pid} | {code, error}: a program in the job's namespaces that is no part of it
     status {}                                   -> {phase, job, criu, last_pid, stopped}
     dump {argv}                                 -> {rc}, when criu has ended; "frozen" from now on, if it succeeded or not. With a
                                                    descriptor: when criu hands out pages on it, "serving" from now on

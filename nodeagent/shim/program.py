@@ -1,5 +1,7 @@
 """The job's first process: from a fork of the shim to the program's exec."""
 
+# ruff: noqa: PTH123
+
 # importing pathlib takes as long as all the rest
 from __future__ import annotations  # so that typing need not be imported either
 
@@ -32,6 +34,31 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def launch(
+    command: list[str],
+    env: dict[str, str],
+    workdir: str,
+    log: str,
+    groups: list[str],
+    run_as: dict[str, Any],
+    stdio: dict[str, Any],
+) -> int:
+    """The PID of the started program; Refused, with the code a shell would give, when it cannot be started. See ``become_job``."""
+    problem_end, child_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        become_job(child_end, command, env, workdir, log, groups, run_as, stdio)
+    os.close(child_end)
+    with open(problem_end, encoding="utf-8") as file:
+        problem = file.read()  # empty: the descriptor was closed by a successful exec
+    if problem:
+        os.kill(pid, signal.SIGKILL)  # mx-stdio would wait for a client
+        os.waitpid(pid, 0)
+        code, _, text = problem.partition(" ")
+        raise Refused(text, code=int(code))
+    return pid
+
+
 def become_job(
     problem: int,
     command: list[str],
@@ -46,7 +73,7 @@ def become_job(
 
     ``run_as`` has uid, gid, groups, limits, nice, umask and io_uring (whether it may use that); empty: as we are. What needs root
     is done before the user is taken on; the working directory is entered as the user, who may have to be kept out of it. With
-    ``stdio`` (how mx-stdio is started, and its order) it is that which starts the command.
+    ``stdio`` (how mx-stdio is started, and its order) it is that which starts the command. ``log`` "": its output goes nowhere.
     """
     what = "control groups"
     try:
@@ -56,8 +83,8 @@ def become_job(
         libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         what = f"output file {log}"
         null = os.open("/dev/null", os.O_RDONLY)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-        if run_as:
+        output = os.open(log or "/dev/null", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        if run_as and log:
             os.fchown(output, run_as["uid"], run_as["gid"])
         os.dup2(null, 0)
         os.dup2(output, 1)

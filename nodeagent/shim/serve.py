@@ -35,6 +35,7 @@ def obey(shim: Shim, connection: socket.socket, line: bytes, descriptors: list[i
             return
         verbs: dict[str, Any] = {
             "start": shim.start,
+            "start_beside": shim.start_beside,
             "expect": shim.expect,
             "status": shim.status,
             "abort": shim.abort,

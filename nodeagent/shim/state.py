@@ -15,7 +15,7 @@ from nodeagent.shim.criu import Starter, become_criu
 from nodeagent.shim.identity import argv_as, dump_as, stop_writing
 from nodeagent.shim.kernel import children_first, clear_of, processes, read_int, write, write_atomically
 from nodeagent.shim.pages import copy_userfaultfds, start_fetching
-from nodeagent.shim.program import become_job
+from nodeagent.shim.program import launch
 from nodeagent.shim.repair import end_repair
 
 TYPE_CHECKING = False
@@ -44,6 +44,8 @@ class Shim:
         """Of a job with a network of its own."""
         self.phase = EMPTY
         self.job: int | None = None
+        self.beside: set[int] = set()
+        """Programs that somebody runs beside the job."""
         self.criu: int | None = None
         self.dumped = False
         """A criu was at it and it did not go on since."""
@@ -81,19 +83,23 @@ class Shim:
         self.must_be(EMPTY)
         if self.wire is not None:
             self.wire.open()
-        problem_end, child_end = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            become_job(child_end, command, env, workdir, log, groups, run_as or {}, stdio or {})
-        os.close(child_end)
-        with open(problem_end, encoding="utf-8") as file:
-            problem = file.read()  # empty: the descriptor was closed by a successful exec
-        if problem:
-            os.kill(pid, signal.SIGKILL)  # mx-stdio would wait for a client
-            os.waitpid(pid, 0)
-            code, _, text = problem.partition(" ")
-            raise Refused(text, code=int(code))
-        self.job, self.phase = pid, RUNNING
+        self.job = launch(command, env, workdir, log, groups, run_as or {}, stdio or {})
+        self.phase = RUNNING
+        return {"pid": self.job}
+
+    def start_beside(
+        self,
+        command: list[str],
+        env: dict[str, str],
+        workdir: str,
+        groups: list[str],
+        run_as: dict[str, Any],
+        stdio: dict[str, Any],
+    ) -> Answer:
+        """In the job's namespaces, but no part of it: it cannot move, and ends with this sandbox at the latest."""
+        self.must_be(RUNNING)
+        pid = launch(command, env, workdir, "", groups, run_as, stdio)
+        self.beside.add(pid)
         return {"pid": pid}
 
     def status(self) -> Answer:
@@ -104,6 +110,7 @@ class Shim:
             "criu": self.criu,
             "last_pid": clear_of({number for _, _, numbers in found for number in numbers}, read_int("/proc/sys/kernel/pid_max")),
             "stopped": self.stopped,
+            "beside": sorted(self.beside),
             "streaming": self.streaming,
         }
 
@@ -298,6 +305,7 @@ class Shim:
                 return
             if pid == 0:
                 return
+            self.beside.discard(pid)
             if pid == self.job:
                 self.job_ended(status)
             if pid == self.criu:
@@ -321,7 +329,9 @@ class Shim:
             self.dumped = True
             self.phase = FROZEN  # whether it is frozen or was left running by a failed criu, thaw puts it right
             for pid in self.children():
-                if pid != self.job:  # a criu that was killed leaves those it tries the kernel with; they would sleep for ever
+                if (
+                    pid != self.job and pid not in self.beside
+                ):  # a criu that was killed leaves those it tries the kernel with; they would sleep for ever
                     os.kill(pid, signal.SIGKILL)
         if self.phase in (SERVING, SEVERED):
             self.phase = FROZEN if self.phase == SERVING else SEVERED

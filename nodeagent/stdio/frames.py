@@ -36,6 +36,8 @@ OUTPUTS = (STDOUT, STDERR)
 
 PURPOSE = "stdio"
 """Of connections to agents that are handed on to a mx-stdio."""
+BESIDE = "exec"
+"""Likewise, to that of a session beside the job, which is started first."""
 VERSION = 1
 CHUNK = 1 << 16
 """Bytes of one frame's payload, at most."""

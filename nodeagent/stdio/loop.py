@@ -1,5 +1,8 @@
 """The system calls around a session: one poll over the command, the log, the listening socket and all connections."""
 
+# ruff: noqa: PTH108
+# importing pathlib takes as long as all the rest
+
 from __future__ import annotations
 
 import contextlib
@@ -40,7 +43,8 @@ class Loop:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, *PASSED_ON):
             signal.signal(number, lambda number, frame: None)
-        self._listener = listen(order["socket"])
+        self._path: str = order["socket"]
+        self._listener = listen(self._path)
         self._own: bool = order["own"]
         self._command = Command(order)
         self._session = Session(self._command, os.urandom(16), time.monotonic(), hold=order["hold"])
@@ -58,6 +62,9 @@ class Loop:
             self._look_at_end()
             self._look_at_pause()
             self._write_all()
+        if self._own:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
         return self._session.code or 0
 
     # --- what there is to wait for ---
@@ -251,7 +258,7 @@ def listen(path: str) -> socket.socket:
     """Listens there; only who may search its directory comes in."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108 - importing pathlib takes as long as all the rest
+        os.unlink(path)
     listener.bind(path)
     listener.listen(64)
     listener.setblocking(False)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from crds.job import MIGRATABLE, Job
 from crds.meta import Truth, find_condition, set_condition
-from crds.report import JobReport
+from crds.report import EXEC_SESSION, JobReport
 
 NO_OBSTACLES = "NoObstacles"
 ONLY_BY_HAND = "OnlyByHand"
@@ -23,6 +23,12 @@ def note(job: Job, report: JobReport, now: datetime) -> None:
         found = Truth.FALSE, PINNED, f"it is pinned to node/{job.status.node}"
     elif report.obstacles is None:
         return
+    elif report.obstacles and all(each.reason == EXEC_SESSION for each in report.obstacles):
+        found = (
+            Truth.TRUE,
+            EXEC_SESSION,
+            f"{report.obstacles[0].message}: the balancer leaves it alone, mxctl migrate and drain do not",
+        )
     elif report.obstacles:
         reasons = dict.fromkeys(obstacle.reason for obstacle in report.obstacles)
         found = Truth.FALSE, next(iter(reasons)), "; ".join(f"{each.reason}: {each.message}" for each in report.obstacles)
@@ -39,6 +45,12 @@ def obstacles(job: Job) -> str:
     if condition is None or condition.status != Truth.FALSE or condition.reason == PINNED:
         return ""
     return condition.message
+
+
+def in_use(job: Job) -> str:
+    """Why the balancer leaves it alone for now; empty when it need not."""
+    condition = find_condition(job.status.conditions, MIGRATABLE)
+    return condition.message if condition is not None and condition.reason == EXEC_SESSION else ""
 
 
 def forbidden(job: Job, requested_by: str) -> str:

@@ -86,6 +86,8 @@ def why_not_movable(world: World, job: Job) -> str:
         return "it is pinned to its node"
     if obstacles := migratable.obstacles(job):
         return f"it cannot be moved: {obstacles}"
+    if session := migratable.in_use(job):
+        return session
     if open_moves(world, key):
         return "it is being moved already"
     if job.status.node is None or not is_ready(world, job.status.node):

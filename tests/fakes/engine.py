@@ -568,7 +568,14 @@ class FakeSandbox:
             raise SandboxGone(f"{self.copy.key}: {self._shim.lost or 'died with its shim, no exit code was recorded'}")
         return self._shim.exit
 
-    async def attach(self) -> Attachment:
+    async def start_beside(self, session: str, spec: JobSpec, env: dict[str, str]) -> None:
+        """Nothing runs beside jobs of this world."""
+        raise EngineFailed(f"{self.copy.key}: nothing can be run beside it")
+
+    def has_session(self, session: str) -> bool:
+        return False
+
+    async def attach(self, session: str = "job") -> Attachment:
         """Jobs of this world are silent: nobody can talk to them."""
         self._job("attach to")
         raise EngineFailed(f"{self.copy.key}: its mx-stdio cannot be reached: the job has none")

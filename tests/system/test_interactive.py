@@ -179,3 +179,39 @@ def test_much_goes_through_while_it_is_moved_to_and_fro(desk: Desk, tmp_path: Pa
         assert cat.wait(120) == 0
     assert hashlib.sha256((tmp_path / "out").read_bytes()).digest() == hashlib.sha256(content).digest()
     assert moves >= 1
+
+
+def test_running_something_beside_a_job(desk: Desk) -> None:
+    desk.terminal.mxctl("run", "--name", "host", "--", "sh", "-c", "echo secret > /tmp/file; while :; do sleep 1; done")
+    desk.terminal.mxctl("wait", "job/host", "--for=condition=Running", "--timeout=30s")
+    assert desk.terminal.mxctl("exec", "host", "--", "cat", "/tmp/file") == "secret\n"
+    said = desk.terminal.run(f"echo in | {MXCTL} exec -i host -- sh -c 'cat; echo $MX_JOB >&2; exit 4'")
+    assert (said.code, said.out, said.err) == (4, "in\n", "default/host\n")
+    assert desk.terminal.run(f"{MXCTL} exec host -- /no/such/program").code == 127
+    assert "is no" in desk.terminal.run(f"{MXCTL} exec node/n1 -- true").err
+
+
+def test_a_session_beside_a_job_ends_when_the_job_is_moved(desk: Desk) -> None:
+    desk.terminal.mxctl("run", "--name", "leaves", "--", "sh", "-c", "while :; do sleep 1; done")
+    desk.terminal.mxctl("wait", "job/leaves", "--for=condition=Running", "--timeout=30s")
+    me = desk.person("exec", "-it", "leaves", "--", "bash", "--norc")
+    me.types("PS1='@ '\n")
+    at = me.sees("\n@ ")
+    me.types("stty size; sleep 1003 & sleep 1004\n")
+    at = me.sees("40 120", after=at)
+    me.types("\x03")
+    me.sees("\n@ ", after=at)
+    reason = "jsonpath={.status.conditions[?(@.type=='Migratable')].reason}"
+    desk.terminal.mxctl("wait", "job/leaves", f"--for={reason}=ExecSession", "--timeout=30s")
+    desk.move("leaves")
+    assert me.ends() == 137
+    assert b"moved" in me.seen
+    assert "sleep 1003" not in desk.terminal.mxctl("exec", "leaves", "--", "ps", "ax")
+    desk.terminal.mxctl("wait", "job/leaves", f"--for={reason}=NoObstacles", "--timeout=30s")
+
+
+def test_what_a_session_leaves_behind_ends_with_it(desk: Desk) -> None:
+    desk.terminal.mxctl("run", "--name", "clean", "--", "sh", "-c", "while :; do sleep 1; done")
+    desk.terminal.mxctl("wait", "job/clean", "--for=condition=Running", "--timeout=30s")
+    desk.terminal.mxctl("exec", "clean", "--", "sh", "-c", "setsid sleep 1005 & sleep 0.2")
+    assert "sleep 1005" not in desk.terminal.mxctl("exec", "clean", "--", "ps", "ax")

@@ -90,6 +90,11 @@ def test_unix_socket_to_a_stranger() -> None:
     assert reasons(process(SOCKET), sockets=sockets) == ["ExternalUnixSocket"]
 
 
+def test_whoever_is_attached_is_no_obstacle() -> None:
+    sockets = {10: Socket("unix", "03", "/run/mx-job/job", peer=99)}
+    assert reasons(process(SOCKET), sockets=sockets) == []
+
+
 def test_unix_socket_within_the_job() -> None:
     sockets = {10: Socket("unix", "03", peer=11), 11: Socket("unix", "03", peer=10)}
     other = process(Descriptor(3, "socket:[11]", stat.S_IFSOCK))

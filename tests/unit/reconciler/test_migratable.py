@@ -13,6 +13,7 @@ from tests.unit.reconciler.test_balance import policy_of
 from tests.unit.reconciler.test_moves import reason
 
 RING = Obstacle(reason="IoUring", message="node (pid 2) uses io_uring: start it with UV_USE_IO_URING=0 in spec.env")
+SESSION = Obstacle(reason="ExecSession", message="a session of mxctl exec is open in it")
 DEVICE = Obstacle(reason="DeviceFile", message="node (pid 2) uses the device /dev/kvm")
 
 
@@ -41,6 +42,8 @@ async def test_nobody_has_looked_yet() -> None:
     [
         ([], {}, ("True", "NoObstacles")),
         ([RING, DEVICE], {}, ("False", "IoUring")),
+        ([SESSION], {}, ("True", "ExecSession")),
+        ([SESSION, DEVICE], {}, ("False", "ExecSession")),
         ([], {"migration": {"allowed": False}}, ("True", "OnlyByHand")),
         ([DEVICE], {"migration": {"allowed": False}}, ("False", "DeviceFile")),
         ([], {"placement": {"node": "n1", "pinned": True}}, ("False", "Pinned")),
@@ -66,6 +69,15 @@ async def test_a_move_is_refused_until_the_obstacle_is_gone() -> None:
         house.agents["n1"].finds("default/w")
         await house.settle()
         await house.migrate("w", "n2", name="b")
+        await house.settle()
+        assert house.running() == ["n2"]
+
+
+@pytest.mark.parametrize("requested_by", ["user", "drain"])
+async def test_a_session_beside_it_keeps_nobody_from_moving_it(requested_by: str) -> None:
+    async with House("n1", "n2") as house:
+        await running(house, SESSION)
+        await house.migrate("w", "n2", requested_by=requested_by)
         await house.settle()
         assert house.running() == ["n2"]
 
@@ -97,7 +109,7 @@ async def test_the_balancer_keeps_it_and_says_why() -> None:
         await running(house, RING)
         await house.run("v", on="n1")
         await house.settle()
-        house.agents["n1"].finds("default/v", DEVICE)
+        house.agents["n1"].finds("default/v", SESSION)
         await house.settle()
         await house.policy(imbalance_target=0.1, min_residency=0.0)
         for _ in range(10):
@@ -107,5 +119,5 @@ async def test_the_balancer_keeps_it_and_says_why() -> None:
         decision = (await policy_of(house)).status.last_decision
         assert decision is not None and not decision.moves
         kept = {each.job: each.reason for each in decision.kept}
-        assert "IoUring" in kept["default/w"] and "DeviceFile" in kept["default/v"]
+        assert "IoUring" in kept["default/w"] and "mxctl exec" in kept["default/v"]
         assert house.running() == ["n1"] and house.running("default/v") == ["n1"]
