@@ -146,7 +146,10 @@ class Loop:
 
     def _feed(self) -> None:
         try:
-            self._session.took(os.write(self._command.stdin, self._session.input()))
+            data = self._session.input()
+            count = os.write(self._command.stdin, data)
+            self._command.typed(data[:count])
+            self._session.took(count)
         except BlockingIOError:
             return
         except OSError as error:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PROBLEM = 3
 """The descriptor on which whoever started us wants to read why the command cannot be started; it closes when it runs."""
+LINE_ENDS = (termios.VEOF, termios.VEOL, termios.VINTR, termios.VQUIT, termios.VSUSP)
+"""Characters after which nothing of the line is left in the terminal, beside the obvious."""
 IUTF8 = 0o40000
 """Of asm-generic/termbits.h: so that erasing a character erases all its bytes. Python has no name for it."""
 
@@ -33,6 +35,8 @@ class Command:
     def __init__(self, order: Order) -> None:
         self.tty: bool = order["tty"]
         self.rows, self.columns = order["rows"], order["columns"]
+        self._line = b""
+        self._paused_on = (0, 0)
         self.outputs: dict[int, int] = {}
         self.stdin = -1
         self._ends = self._open_pty() if self.tty else self._open_pipes()
@@ -101,11 +105,39 @@ class Command:
 
         criu would give what lies between terminal and us to the terminal once more, which would make two ends of every line's.
         """
-        self._flow(termios.TCOOFF)
+        if self.tty:
+            self._paused_on = self._device()
+            self._flow(termios.TCOOFF)
 
     def go_on(self) -> None:
-        """It does again."""
-        self._flow(termios.TCOON)
+        """It does again. A terminal on another node gets the line that was being typed, which criu cannot see: without echo."""
+        if self.tty:
+            self._flow(termios.TCOON)
+            if self.outputs and self._device() != self._paused_on:
+                self._type_again()
+
+    def typed(self, data: bytes) -> None:
+        """This was given to the command. What the terminal keeps until the line ends is remembered."""
+        if self.tty:
+            attributes = termios.tcgetattr(self._master)
+            characters = attributes[6]
+            ends = b"\r\n" + b"".join(characters[each] for each in LINE_ENDS if characters[each] != b"\0")
+            line = self._line + data
+            self._line = line[max(line.rfind(bytes([end])) for end in ends) + 1 :] if attributes[3] & termios.ICANON else b""
+
+    def _type_again(self) -> None:
+        attributes = termios.tcgetattr(self._master)
+        if self._line and attributes[3] & termios.ICANON:
+            silent = [*attributes[:3], attributes[3] & ~(termios.ECHO | termios.ECHONL), *attributes[4:]]
+            termios.tcsetattr(self._master, termios.TCSANOW, silent)
+            with contextlib.suppress(BlockingIOError):  # then more was typed than any line can hold
+                os.write(self._master, self._line)
+            termios.tcsetattr(self._master, termios.TCSANOW, attributes)
+
+    def _device(self) -> tuple[int, int]:
+        """Another one after a move."""
+        found = os.stat(self._terminal)  # noqa: PTH116 - importing pathlib takes as long as all the rest
+        return found.st_dev, found.st_ctime_ns
 
     def _flow(self, action: int) -> None:
         if self.tty and self.outputs:

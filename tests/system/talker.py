@@ -54,6 +54,13 @@ class Talker:
                 self._note(event)
         self._sock.sendall(self.client.outgoing())
 
+    def leave(self) -> None:
+        """For good: mx-stdio may end by that."""
+        assert self._sock is not None
+        self.client.bye()
+        self._sock.sendall(self.client.outgoing())
+        self._sock.close()
+
     def _note(self, event: object) -> None:
         if isinstance(event, Printed):
             self.output[event.stream] += event.data
