@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import signal
 import struct
 import termios
@@ -132,7 +133,18 @@ class Command:
             termios.tcsetattr(self._master, termios.TCSANOW, silent)
             with contextlib.suppress(BlockingIOError):  # then more was typed than any line can hold
                 os.write(self._master, self._line)
+                self._settle()
             termios.tcsetattr(self._master, termios.TCSANOW, attributes)
+
+    def _settle(self) -> None:
+        """Until the terminal has looked at what was typed: the kernel does that later, but a poll makes it do so at once."""
+        terminal = os.open(self._terminal, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            looking = select.poll()
+            looking.register(terminal, select.POLLIN)
+            looking.poll(0)
+        finally:
+            os.close(terminal)
 
     def _device(self) -> tuple[int, int]:
         """Another one after a move."""

@@ -149,5 +149,5 @@ async def test_a_line_that_is_being_typed(node: TestNode, engine: RemoteEngine, 
     at = talker.until(b"world\r\n")
     talker.until(b"hello world\r\n", after=at)
     expected = b"first\r\nhello world\r\n" * 2
-    assert sorted(talker.output[1]) == sorted(expected), "echo and answers may cross, but nothing is doubled"
+    assert sorted(talker.output[1]) == sorted(expected), bytes(talker.output[1])
     assert talker.troubles == []
