@@ -139,7 +139,7 @@ def main() -> int:
     )
     parser.add_argument("--mode", default="stop", help="how they move (default: %(default)s)")
     options = parser.parse_args()
-    with Site.up(options.lab, memory="512Mi") as site:
+    with Site.up(options.lab, memory="1Gi") as site:
         complaints = asyncio.run(run(site, options))
     print("\n".join(complaints) or "nothing grew")
     return 1 if complaints else 0
