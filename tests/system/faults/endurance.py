@@ -92,9 +92,18 @@ class Endurance:
 
 
 def grown(before: dict[str, int], after: dict[str, int]) -> list[str]:
-    """What is more than it may be."""
+    """What is more than it may be. Summed over the nodes, as jobs may end on either."""
+    before, after = _summed(before), _summed(after)
     allowed = {"memory": MORE_MEMORY, "files": MORE_FILES}
     return [f"{name}: {old} -> {after[name]}" for name, old in before.items() if after[name] > old + allowed[name.split()[-1]]]
+
+
+def _summed(measured: dict[str, int]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for name, value in measured.items():
+        what = name.partition(" ")[2]
+        total[what] = total.get(what, 0) + value
+    return total
 
 
 def _resident(pid: int) -> int:
