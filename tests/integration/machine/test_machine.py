@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[3]
-PARTS, RUNS, STEPS = 2, 20, 250
+PARTS, RUNS, STEPS = 2, 22, 250  # hypothesis ends some runs early
+LEAST = 10_000
 MOVES = 200
 """At least so many moves must have succeeded in all, or the steps were about nothing."""
 
@@ -22,7 +23,7 @@ def test_ten_thousand_steps() -> None:
     counted = [re.fullmatch(r"seed \d+: (\d+) steps, (\d+) moves", line) for line in said]
     steps, moves = (sum(int(found[number]) for found in counted if found) for number in (1, 2))
     print("; ".join(said))
-    assert steps >= PARTS * RUNS * STEPS
+    assert steps >= LEAST
     assert moves >= MOVES
 
 
