@@ -7,7 +7,7 @@ import pytest
 
 from tests.system.commands import Terminal
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 def play(terminal: Terminal) -> dict[str, float]:

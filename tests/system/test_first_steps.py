@@ -8,7 +8,7 @@ import pytest
 
 from tests.system.commands import PROJECT, Said, Terminal
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from lab.model import Lab, Places, Service
 from store import context
 from tests.system.machine import Traces, inhabitants, namespaces, run, traces
 
+pytestmark = pytest.mark.alone
+
 NAMES = ("ta", "tb")
 # Instead of an agent: it has a child, as an agent has shims.
 IDLE = Service(name="idle", command=["sh", "-c", "sleep 100001 & exec sleep 100002"])
