@@ -152,7 +152,7 @@ class EngineContract:
         assert await again.adopt(sandbox.copy) is None
 
     async def test_running_job_is_adopted(self, engine: Engine, restarted: Restarted) -> None:
-        sandbox = await started(engine, copy("adopted"), "sh", "-c", "sleep 0.7; exit 9")
+        sandbox = await started(engine, copy("adopted"), "sh", "-c", "sleep 2; exit 9")
         again = await restarted()
         assert await again.leftovers() == [sandbox.copy]
         adopted = await again.adopt(sandbox.copy)
@@ -162,7 +162,7 @@ class EngineContract:
         assert await code(adopted) == 9
 
     async def test_frozen_job_is_adopted_and_resumed(self, engine: Engine, restarted: Restarted, images: Images) -> None:
-        sandbox = await started(engine, copy("frozen"), "sh", "-c", "sleep 0.4; exit 4")
+        sandbox = await started(engine, copy("frozen"), "sh", "-c", "sleep 2; exit 4")
         await sandbox.dump(images(), deadline=DEADLINE)
         adopted = await (await restarted()).adopt(sandbox.copy)
         assert adopted is not None
@@ -184,7 +184,7 @@ class EngineContract:
         assert await code(second) == 2
 
     async def test_move_goes_on_where_it_was(self, engine: Engine, images: Images) -> None:
-        old = await started(engine, copy("moved"), "sh", "-c", "sleep 0.4; exit 6")
+        old = await started(engine, copy("moved"), "sh", "-c", "sleep 2; exit 6")
         directory = images()
         new = await moved(engine, old, directory)
         assert any(directory.glob("pages-*.img"))
@@ -197,7 +197,7 @@ class EngineContract:
         assert await engine.leftovers() == [new.copy]
 
     async def test_source_can_go_on_instead(self, engine: Engine, images: Images) -> None:
-        old = await started(engine, copy("stays"), "sh", "-c", "sleep 0.4; exit 8")
+        old = await started(engine, copy("stays"), "sh", "-c", "sleep 2; exit 8")
         new = await moved(engine, old, images())
         await new.kill()
         await old.resume()
@@ -377,7 +377,7 @@ class EngineContract:
         assert await heard(frozen.copy)
 
     async def test_memory_follows_a_job_that_goes_on_where_it_was(self, engine: Engine, images: Images, wires: Wires) -> None:
-        old = await started(engine, copy("lazy"), "sh", "-c", "sleep 0.4; exit 6")
+        old = await started(engine, copy("lazy"), "sh", "-c", "sleep 2; exit 6")
         new = await moved_lazily(engine, old, images(), wires)
         assert await old.frozen()
         assert await new.frozen()
@@ -394,7 +394,7 @@ class EngineContract:
         assert await engine.leftovers() == [new.copy]
 
     async def test_source_of_memory_can_go_on_instead(self, engine: Engine, images: Images, wires: Wires) -> None:
-        old = await started(engine, copy("back"), "sh", "-c", "sleep 0.4; exit 8")
+        old = await started(engine, copy("back"), "sh", "-c", "sleep 2; exit 8")
         out, _ = await wires()
         await old.serve(images(), out, deadline=DEADLINE)
         assert await old.frozen()
@@ -405,7 +405,7 @@ class EngineContract:
     async def test_death_of_the_agent_does_not_stop_memory(
         self, engine: Engine, restarted: Restarted, images: Images, wires: Wires
     ) -> None:
-        old = await started(engine, copy("outlives"), "sh", "-c", "sleep 0.4; exit 7")
+        old = await started(engine, copy("outlives"), "sh", "-c", "sleep 2; exit 7")
         new = await moved_lazily(engine, old, images(), wires)
         again = await restarted()
         source, target = await again.adopt(old.copy), await again.adopt(new.copy)
@@ -454,7 +454,7 @@ class EngineContract:
         assert await heard(running.copy) and not await heard(frozen.copy)
 
     async def test_memory_goes_ahead_of_a_job_where_the_kernel_tracks_it(self, engine: Engine, images: Images) -> None:
-        old = await started(engine, copy("ahead"), "sh", "-c", "sleep 0.6; exit 5")
+        old = await started(engine, copy("ahead"), "sh", "-c", "sleep 2; exit 5")
         top = images()
         rounds = [top / f"round-{number}" for number in (1, 2)]
         for directory in rounds:

@@ -30,13 +30,12 @@ def unix(scene: Scene) -> Iterator[Obstacle]:
 
 
 def unknown(scene: Scene) -> Iterator[Obstacle]:
-    """Families that criu does not dump, or that show in no table."""
+    """Families that criu does not dump. A socket that nothing is known of was closed while we looked."""
     for process, each, found in _held(scene):
-        if found is None or found.family not in KNOWN:
-            family = found.family if found else "an unknown family"
+        if found is not None and found.family not in KNOWN:
             yield Obstacle(
                 reason=UNKNOWN,
-                message=f"{process} holds a socket of {family} (descriptor {each.number}), which cannot be moved: let it close it",
+                message=f"{process} holds a socket of {found.family} (descriptor {each.number}), which cannot be moved: let it close it",
             )
 
 

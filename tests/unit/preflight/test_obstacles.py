@@ -105,8 +105,12 @@ def test_unix_socket_that_lost_its_peer() -> None:
     assert reasons(process(SOCKET), sockets={10: Socket("unix", "03", peer=0)}) == []
 
 
-def test_socket_of_a_family_nobody_knows() -> None:
-    assert reasons(process(SOCKET)) == ["UnsupportedSocket"]
+def test_socket_of_a_family_that_criu_does_not_dump() -> None:
+    assert reasons(process(SOCKET), sockets={10: Socket("family 40")}) == ["UnsupportedSocket"]
+
+
+def test_socket_that_was_closed_while_we_looked() -> None:
+    assert reasons(process(SOCKET)) == []
 
 
 def test_traced() -> None:
