@@ -35,7 +35,8 @@ def unknown(scene: Scene) -> Iterator[Obstacle]:
         if found is not None and found.family not in KNOWN:
             yield Obstacle(
                 reason=UNKNOWN,
-                message=f"{process} holds a socket of {found.family} (descriptor {each.number}), which cannot be moved: let it close it",
+                message=f"{process} holds a socket of {found.family} (descriptor {each.number}), "
+                "which cannot be moved: let it close it",
             )
 
 
