@@ -18,7 +18,7 @@ from nodeagent.errors import AgentError
 from nodeagent.hooks import Hooks
 from nodeagent.links import BRIDGE
 from nodeagent.load import LoadSampler
-from nodeagent.sandbox import NamespaceEngine
+from nodeagent.namespaces import NamespaceEngine
 from nodeagent.tmpfs import mount_images
 from store.errors import StoreError
 from store.etcd import EtcdKV

@@ -1,8 +1,7 @@
-"""The real ``Engine``: shims, control groups and criu.
+"""The real ``Sandbox``: one shim, its control group and its criu.
 
-What is on the node for one copy: RUN/copies/<namespace>_<name>_<epoch>_<uid8>/ with copy.json (written first, removed last, so that
-nothing is ever without it), shim.json, exit.json when the job has ended, criu's logs; a control group; a shim. The shim keeps the
-state of the freeze, so it survives the agent exactly as long as the processes it is about.
+The shim keeps the state of the freeze, so that survives the agent exactly as long as the processes it is about. What is on the node
+for it is told in namespaces.py.
 """
 
 import asyncio
@@ -14,26 +13,21 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
 
 from crds.job import Fencing, JobSpec, Stdio
-from crds.network import FEATURE
 from crds.report import EXEC_SESSION, Obstacle
 from nodeagent import criu, guard, links, locks, shimlink
 from nodeagent.attachment import Attachment, connect, pause
-from nodeagent.cgroups import Cgroups, JobGroup
-from nodeagent.engine import Copy, Exit, Network, PageWire, Usage
+from nodeagent.cgroups import JobGroup
+from nodeagent.engine import Copy, Exit, PageWire, Usage
 from nodeagent.errors import EngineFailed, SandboxGone, StartFailed
-from nodeagent.features import find_features
-from nodeagent.jobdir import LOG, SCRATCH, job_directory
-from nodeagent.links import BRIDGE
+from nodeagent.jobdir import LOG, SCRATCH
 from nodeagent.preflight import Preflight
 from nodeagent.preflight.ipc import has_sysv
 from nodeagent.shim import state as shim
-from nodeagent.shim.kernel import write_atomically
 from nodeagent.shimlink import ShimLink
 from nodeagent.stdio import JOB, SOCKETS
 from nodeagent.tasks import count_runnable, without
@@ -47,103 +41,6 @@ ABORT_SECONDS = 10.0
 """For criu to put the job in order after it was told to give up; then it is killed."""
 POLL = 0.005
 SESSION_OPEN = Obstacle(reason=EXEC_SESSION, message="a session of mxctl exec is open in it, which would end")
-
-
-class NamespaceEngine:
-    """Makes and finds sandboxes below ``run`` (a tmpfs); job directories lie below ``shared``."""
-
-    def __init__(
-        self, run: Path, shared: Path, cgroups: Cgroups | None = None, program: criu.Criu | None = None, bridge: str = BRIDGE
-    ) -> None:
-        self.run, self.shared, self.bridge = run, shared, bridge
-        self.cgroups = cgroups or Cgroups()
-        self._copies = run / "copies"
-        self._criu = program or criu.Criu()
-
-    @property
-    def fences(self) -> bool:
-        """Whether there is a freezer."""
-        return self.cgroups.freezer.works
-
-    async def fence(self) -> list[str]:
-        """Freezes or kills every copy by its policy, as the guard does."""
-        return guard.fence(str(self.run), self.cgroups.freezer)
-
-    async def version(self) -> str:
-        """criu's version; EngineFailed with the reason when it does not work here."""
-        return await self._criu.version()
-
-    async def features(self) -> list[str]:
-        """Ways of moving; ``network`` when there is a bridge to plug jobs in."""
-        features = await find_features(self._criu)
-        if not links.is_bridge(self.bridge):
-            log.warning("there is no bridge %s: jobs with a network of their own cannot run here; see --bridge", self.bridge)
-            return features
-        return [*features, FEATURE]
-
-    async def create(self, copy: Copy, network: Network | None = None) -> "NamespaceSandbox":
-        """A fresh sandbox; whatever has the same namespace, name and epoch is ended first."""
-        for old in await self.leftovers():
-            if (old.namespace, old.name, old.epoch) == (copy.namespace, copy.name, copy.epoch):
-                await self.forget(old)
-        group = self.cgroups.group(copy)
-        await group.remove()
-        run_dir = self._directory(copy)
-        try:
-            tmp, shm = self._make_directories(copy)
-            group.create()
-            wire = links.arguments(copy, network, self.bridge) if network else ()
-            if network:
-                (run_dir / guard.PORT).write_text(links.port_of(copy))
-            identity = await shimlink.launch(self.run, run_dir, tmp, shm, wire)
-        except (OSError, EngineFailed) as error:
-            await self.forget(copy)
-            raise EngineFailed(f"{copy.key}: no sandbox: {error}") from error
-        return self._sandbox(copy, ShimLink(run_dir, identity, copy.key))
-
-    async def adopt(self, copy: Copy) -> "NamespaceSandbox | None":
-        """The living sandbox, or the one whose exit is recorded. A criu still under way is made to give up first."""
-        run_dir = self._directory(copy)
-        link = ShimLink(run_dir, shimlink.read_identity(run_dir), copy.key)
-        if not link.lives and not (run_dir / "exit.json").exists():
-            return None
-        sandbox = self._sandbox(copy, link)
-        await sandbox.settle()
-        return sandbox
-
-    async def leftovers(self) -> list[Copy]:
-        """All copies of which something is here. Control groups that nobody wrote down are emptied and removed."""
-        copies = [Copy(**json.loads(path.read_text())) for path in sorted(self._copies.glob("*/copy.json"))]
-        for name in self.cgroups.names() - {self.cgroups.group(copy).name for copy in copies}:
-            log.warning("control group %s belongs to no copy, removing it", name)
-            await JobGroup(self.cgroups, name).remove()
-        for port in links.ports(self.bridge) - {links.port_of(copy) for copy in copies}:
-            log.warning("link %s belongs to no copy, removing it", port)
-            await links.remove(port)
-        return copies
-
-    async def forget(self, copy: Copy) -> None:
-        """Kills it if it lives; removes all records of it. Its directory on the shared file system stays."""
-        run_dir = self._directory(copy)
-        await self._sandbox(copy, ShimLink(run_dir, shimlink.read_identity(run_dir), copy.key)).kill()
-        _remove_record(run_dir)
-
-    def _directory(self, copy: Copy) -> Path:
-        return self._copies / f"{copy.namespace}_{copy.name}_{copy.epoch}_{copy.uid[:8]}"
-
-    def _sandbox(self, copy: Copy, link: ShimLink) -> "NamespaceSandbox":
-        return NamespaceSandbox(copy, link, self.cgroups.group(copy), job_directory(self.shared, copy), self.run, self.shared)
-
-    def _make_directories(self, copy: Copy) -> tuple[Path, Path]:
-        run_dir = self._directory(copy)
-        run_dir.mkdir(parents=True)
-        run_dir.chmod(0o700)
-        write_atomically(str(run_dir / "copy.json"), asdict(copy))
-        scratch = [job_directory(self.shared, copy) / name for name in SCRATCH]
-        for path in (*scratch, run_dir / "stdio"):  # whoever the job runs as
-            path.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o1777)
-        return scratch[0], scratch[1]
 
 
 class NamespaceSandbox:
@@ -434,7 +331,7 @@ class NamespaceSandbox:
         await links.remove(links.port_of(self.copy))
         await self._group.remove()
         if not (self._link.run_dir / "exit.json").exists():
-            _remove_record(self._link.run_dir)
+            remove_record(self._link.run_dir)
 
     async def settle(self) -> None:
         """After a restart of the agent: no criu goes on that nobody waits for, nothing half-restored stays."""
@@ -542,7 +439,7 @@ async def _to_its_end(work: Callable[P, None], *what: P.args, **how: P.kwargs) -
         raise
 
 
-def _remove_record(run_dir: Path) -> None:
+def remove_record(run_dir: Path) -> None:
     """copy.json goes last: as long as anything is there, it is known whose it is."""
     if run_dir.exists():
         for path in run_dir.iterdir():

@@ -17,7 +17,8 @@ from crds.job import Fencing, JobSpec
 from nodeagent.attachment import Attachment
 from nodeagent.engine import Copy, Network, PageWire
 from nodeagent.errors import AgentError, StartFailed
-from nodeagent.sandbox import NamespaceEngine, NamespaceSandbox
+from nodeagent.namespaces import NamespaceEngine
+from nodeagent.sandbox import NamespaceSandbox
 
 
 def read_network(data: dict[str, Any] | None) -> Network | None:
