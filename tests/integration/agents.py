@@ -29,7 +29,8 @@ from nodeagent.load import Watched, make_vector
 from store.errors import Unavailable
 from store.kv import KV, Compare, Delete, Get, KeyValue, Op, Put, absent, unchanged
 from tests.etcd_server import free_port
-from tests.fakes.engine import AgentCrashed, FakeEngine, Knobs, World
+from tests.fakes.engine import AgentCrashed, FakeEngine, Knobs
+from tests.fakes.world import World
 
 PATIENCE = 20.0  # seconds after which a condition that does not come true fails the test
 TIMING = Timing(

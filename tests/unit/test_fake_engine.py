@@ -11,7 +11,8 @@ from crds.network import FEATURE
 from nodeagent.engine import Copy, Engine, PageWire
 from nodeagent.errors import EngineFailed
 from tests.engine_contract import DEADLINE, LONG, EngineContract, Heard, copy, moved, started
-from tests.fakes.engine import AgentCrashed, FakeEngine, Knobs, World
+from tests.fakes.engine import AgentCrashed, FakeEngine, Knobs
+from tests.fakes.world import World
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from reconciler.daemon import campaign
 from store.memory import MemoryKV
 from store.store import Store
 from tests.fakes.channel import MemoryNetwork
-from tests.fakes.engine import FakeEngine, Knobs, World
+from tests.fakes.engine import FakeEngine, Knobs
+from tests.fakes.world import World
 from tests.integration.machine.lives import Life
 from tests.virtual import Clock
 

@@ -12,7 +12,8 @@ from nodeagent import guard
 from nodeagent.fence import Fence
 from nodeagent.freezer import Freezer
 from store.errors import Unavailable
-from tests.fakes.engine import FakeEngine, World
+from tests.fakes.engine import FakeEngine
+from tests.fakes.world import World
 
 TTL = 15.0
 

@@ -14,7 +14,8 @@ from nodeagent.engine import Usage
 from nodeagent.load import TIME_CONSTANT, Average, JobEstimate, LoadSampler, Watched, changed_enough, make_vector
 from nodeagent.tasks import count_runnable
 from tests.engine_contract import LONG, copy, started
-from tests.fakes.engine import FakeEngine, World
+from tests.fakes.engine import FakeEngine
+from tests.fakes.world import World
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MIB = 2**20
