@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from crds.assignment import KernelArgument, Mount, check_kernel_arguments
 from crds.job import Fencing
 from crds.meta import Column, Model, Resource, Status
 from crds.quantity import Cpu, Duration, Memory
@@ -24,6 +25,8 @@ class NetworkSpec(Model):
     """Router in ``cidr`` for jobs with a network of their own; without it they reach what is in ``cidr``."""
     domain: Domain = "mx.local"
     """DNS domain of the nodes and jobs."""
+    dns: list[str] = Field(default_factory=list)
+    """Name servers that nodes are told at their boot, IPv4."""
 
     @field_validator("cidr", "job_range")
     @classmethod
@@ -41,6 +44,15 @@ class NetworkSpec(Model):
 
         if value is not None:
             ipaddress.IPv4Address(value)
+        return value
+
+    @field_validator("dns")
+    @classmethod
+    def _are_addresses(cls, value: list[str]) -> list[str]:
+        import ipaddress
+
+        for address in value:
+            ipaddress.IPv4Address(address)
         return value
 
     @model_validator(mode="after")
@@ -79,6 +91,15 @@ class ClusterSpec(Model):
     """What a node that lost touch with the cluster does with jobs that do not say it themselves."""
     job_defaults: JobDefaults = Field(default_factory=JobDefaults)
     """What a job gets that says nothing itself."""
+    kernel_arguments: list[KernelArgument] = Field(default_factory=list)
+    """Words for the kernel line of every node."""
+    mounts: list[Mount] = Field(default_factory=list)
+    """File systems that every node mounts at its boot."""
+
+    @field_validator("kernel_arguments")
+    @classmethod
+    def _are_words(cls, value: list[str]) -> list[str]:
+        return check_kernel_arguments(value)
 
 
 class ClusterStatus(Status):

@@ -13,6 +13,7 @@ EVENTS = "/mx/events/"
 NODES = "/mx/nodes/"
 OBJECTS = "/mx/objects/"
 PLACEMENTS = "/mx/placements/"
+POWER = "/mx/power/"
 HOSTS = "/mx/public/hosts/"
 
 
@@ -69,6 +70,16 @@ def placement_prefix(node: str) -> str:
 def placement(node: str, namespace: str, job: str) -> str:
     """What this node must do with the job."""
     return f"{PLACEMENTS}{node}/{namespace}/{job}"
+
+
+def power_request(node: str) -> str:
+    """What somebody wants of the machine's power."""
+    return f"{POWER}{node}/request"
+
+
+def power_outcome(node: str) -> str:
+    """How far mx-clip is with the request."""
+    return f"{POWER}{node}/outcome"
 
 
 def host(namespace: str, job: str) -> str:

@@ -25,6 +25,8 @@ class Alive(Model):
     """Version of CRIU; empty when it does not work here."""
     image: str = ""
     """Digest of the image the node runs."""
+    assigned: str = ""
+    """Digest of the Assignment it booted with; empty on machines that mx does not boot."""
     cpu: Cpu = 0.0
     """Cores for jobs, quota included."""
     memory: Memory = 0

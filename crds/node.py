@@ -4,14 +4,19 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
+from crds.assignment import Assignment, KernelArgument, check_kernel_arguments
 from crds.load import LoadVector
 from crds.meta import Column, Model, Name, Resource, Status, Time, is_true
+from crds.power import PowerSpec
 from crds.quantity import Cpu, Memory, format_cpu, human_memory
+from crds.rollout import UNDER_WAY, NodeUpdate
 
 READY = "Ready"
 MEMORY_PRESSURE = "MemoryPressure"
 CPU_PRESSURE = "CPUPressure"
 GUARDED = "Guarded"
+IMAGE_DRIFT = "ImageDrift"
+"""True: a boot of its own would change what it runs; its message says what. Unknown: it is not known what it runs."""
 
 HEARTBEAT = "HeartbeatReceived"
 NO_HEARTBEAT = "HeartbeatLost"
@@ -40,6 +45,10 @@ class NodeSpec(Model):
     """Its IPv4 address."""
     image: Name | None = None
     """Image it runs."""
+    kernel_arguments: list[KernelArgument] = Field(default_factory=list)
+    """Words for its kernel line, after the Cluster's."""
+    power: PowerSpec | None = None
+    """How it is switched on and off."""
     taints: list[Taint] = Field(default_factory=list)
     """Keep jobs away that do not tolerate them."""
     unschedulable: bool = False
@@ -53,6 +62,11 @@ class NodeSpec(Model):
         if value is not None:
             ipaddress.IPv4Address(value)
         return value
+
+    @field_validator("kernel_arguments")
+    @classmethod
+    def _are_words(cls, value: list[str]) -> list[str]:
+        return check_kernel_arguments(value)
 
 
 class Capacity(Model):
@@ -77,6 +91,8 @@ class NodeFacts(Model):
     """Version of CRIU."""
     image: str = ""
     """Digest of the image it runs."""
+    assigned: str = ""
+    """Digest of the Assignment it booted with."""
     address: str = ""
     """Address of its data channel, host:port."""
 
@@ -94,11 +110,31 @@ class NodeStatus(Status):
     """What its agent found."""
     last_heartbeat: Time | None = None
     """When its heartbeat was last known to be there."""
+    assigned: Assignment | None = None
+    """What it boots. Set when its image first has a revision; afterwards only rollouts change it."""
+    good: Assignment | None = None
+    """What it was last Ready with: the way back when a rollout fails."""
+    update: NodeUpdate | None = None
+    """Where it stands in a rollout, or how its last one ended."""
 
 
 def _state(node: "Node") -> str:
     state = "Ready" if is_true(node.status.conditions, READY) else "NotReady"
+    if node.metadata.deletion_timestamp:
+        state += ",Leaving"
+    if is_being_updated(node):
+        state += ",Updating"
     return state + (",SchedulingDisabled" if node.spec.unschedulable else "")
+
+
+def is_being_updated(node: "Node") -> bool:
+    """A rollout is at it right now."""
+    return node.status.update is not None and node.status.update.step in UNDER_WAY
+
+
+def takes_jobs(node: "Node") -> bool:
+    """Nobody has closed it for jobs: no person, no rollout, no deletion."""
+    return not (node.spec.unschedulable or node.metadata.deletion_timestamp or is_being_updated(node))
 
 
 def _cpu(node: "Node") -> str:

@@ -9,8 +9,10 @@ from crds.job import Job
 from crds.meta import Resource
 from crds.migration import Migration
 from crds.node import Node
+from crds.nodeset import NodeSet
+from crds.rollout import Rollout
 
-KINDS: tuple[type[Resource], ...] = (Cluster, Image, Node, BalancePolicy, Job, Migration, Checkpoint, Event)
+KINDS: tuple[type[Resource], ...] = (Cluster, Image, NodeSet, Node, Rollout, BalancePolicy, Job, Migration, Checkpoint, Event)
 DECLARABLE: tuple[type[Resource], ...] = tuple(kind for kind in KINDS if kind is not Event)
 """Kinds that people write; events are only read."""
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from crds.job import JobPhase
 from crds.migration import MigrationPhase
 from crds.report import ReportPhase
+from crds.rollout import UpdateStep
 
 
 class SourceStep(StrEnum):
@@ -99,6 +100,17 @@ DESTINATION_MOVE: Mapping[DestinationStep, frozenset[DestinationStep]] = {
     DestinationStep.FETCHING: frozenset({DestinationStep.RUNNING}),
     DestinationStep.RUNNING: frozenset(),
     DestinationStep.REFUSED: frozenset(),
+}
+
+UPDATE: Mapping[UpdateStep, frozenset[UpdateStep]] = {
+    UpdateStep.DRAINING: frozenset({UpdateStep.RESTARTING, UpdateStep.KEPT}),
+    UpdateStep.RESTARTING: frozenset({UpdateStep.UPDATED, UpdateStep.REVERTING, UpdateStep.STUCK}),
+    UpdateStep.REVERTING: frozenset({UpdateStep.REVERTED, UpdateStep.STUCK}),
+    UpdateStep.UPDATED: frozenset(),
+    UpdateStep.DEFERRED: frozenset(),
+    UpdateStep.REVERTED: frozenset(),
+    UpdateStep.STUCK: frozenset(),
+    UpdateStep.KEPT: frozenset(),
 }
 
 

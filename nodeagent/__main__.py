@@ -78,7 +78,8 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
     kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")])
     try:
         engine = NamespaceEngine(config.run, config.shared, cgroups, bridge=options.bridge)
-        await Agent(config, kv, engine, LoadSampler(cgroups), hooks=hooks, image=facts.image_digest()).run()
+        image, assigned = facts.image_digest(), facts.assigned_digest()
+        await Agent(config, kv, engine, LoadSampler(cgroups), hooks=hooks, image=image, assigned=assigned).run()
     finally:
         await kv.close()
 

@@ -67,6 +67,7 @@ class Agent:
         *,
         hooks: Hooks | None = None,
         image: str = "",
+        assigned: str = "",
         network: Callable[[Config], Exchange] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -76,6 +77,7 @@ class Agent:
         self._load = load
         self._hooks = hooks or NoHooks()
         self._image = image
+        self._assigned = assigned
         self._network = network or tcp_exchange
         self._clock = clock or SystemClock()
         self._since = self._clock.now()
@@ -189,6 +191,7 @@ class Agent:
             kernel=os.uname().release,
             criu=self._criu,
             image=self._image,
+            assigned=self._assigned,
             cpu=vector.cpu_capacity,
             memory=vector.memory_capacity,
             features=self._features,

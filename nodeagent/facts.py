@@ -29,6 +29,19 @@ def image_digest() -> str:
     return IMAGE_FILE.read_text().strip() if IMAGE_FILE.exists() else ""
 
 
+ASSIGNED_FILE = Path("/etc/mx/assigned")
+"""Written by whoever boots a node without a kernel line of its own."""
+_ASSIGNED_WORD = "mx.assigned="
+
+
+def assigned_digest(kernel_line: Path = Path("/proc/cmdline"), file: Path = ASSIGNED_FILE) -> str:
+    """Of the Assignment this node booted with; "" on a machine that mx does not boot."""
+    if file.exists():
+        return file.read_text().strip()
+    words = kernel_line.read_text().split()
+    return next((word.removeprefix(_ASSIGNED_WORD) for word in words if word.startswith(_ASSIGNED_WORD)), "")
+
+
 def first_address() -> str:
     """The first IPv4 address that is not loopback; loopback when there is none (a node alone)."""
     found = [

@@ -95,6 +95,7 @@ def _heartbeat(context: Context, node: Node) -> float | None:
             kernel=found.kernel,
             criu=found.criu,
             image=found.image,
+            assigned=found.assigned,
             address=found.address,
         )
         _set(context, node, READY, Truth.TRUE, HEARTBEAT, f"agent {found.agent_version} at {found.address}")

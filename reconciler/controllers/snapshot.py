@@ -12,7 +12,7 @@ from crds.job import FINISHED, Job, JobPhase, NetworkMode
 from crds.load import JobLoad, LoadVector
 from crds.migration import Migration, MigrationPhase
 from crds.network import FEATURE
-from crds.node import Node
+from crds.node import Node, takes_jobs
 from crds.placement import Role
 from reconciler.calibration import calibrate
 from reconciler.controllers import migratable
@@ -146,7 +146,7 @@ def _node(world: World, node: Node, now: datetime) -> NodeView:
         memory_pressure=load.memory_pressure,
         sample_age=_age(load.time, now) if sample else None,
         ready=takes_orders(world, node.name),
-        schedulable=not node.spec.unschedulable,
+        schedulable=takes_jobs(node),
         labels=node.metadata.labels,
         taints=tuple(taint.key for taint in node.spec.taints),
         features=frozenset(alive.value.features if alive else ()),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from crds.job import FINISHED, Job
 from crds.meta import find_condition
 from crds.migration import MigrationPhase
-from crds.node import READY, Node
+from crds.node import READY, Node, takes_jobs
 from crds.placement import Placement, Role
 from reconciler.world import Delta, World, job_key
 
@@ -69,7 +69,7 @@ def _bearing(node: object) -> object:
     if not isinstance(node, Node):
         return None
     ready = find_condition(node.status.conditions, READY)
-    return node.spec, node.metadata.labels, node.status.capacity, ready.status if ready else None
+    return node.spec, takes_jobs(node), node.metadata.labels, node.status.capacity, ready.status if ready else None
 
 
 def _may_make_room(delta: Delta) -> bool:

@@ -29,7 +29,7 @@ def errors(text: str) -> list[str]:
     ("text", "error"),
     [
         (NODE + "spec:\n  mak: x\n", 'f:5: spec.mak: unknown field; did you mean "mac"?'),
-        (NODE + "spec:\n  colour: x\n", "f:5: spec.colour: unknown field; there are: mac, address, image, taints, unschedulable"),
+        (NODE + "spec:\n  colour: x\n", "f:5: spec.colour: unknown field; there are: mac, address, image, kernelArguments, power, taints, unschedulable"),
         (NODE + "spek: {}\n", 'f:4: spek: unknown field; did you mean "spec"?'),
         (POLICY + "  min_residency: 3s\n", 'f:5: spec.min_residency: unknown field; did you mean "minResidency"?'),
         (JOB + "  placement: {pinned: yes}\n", 'f:6: spec.placement.pinned: must be true or false, not the text "yes"'),
@@ -65,7 +65,7 @@ def errors(text: str) -> list[str]:
         (NODE.replace("Node", "Nod"), 'f:2: kind: unknown kind "Nod"; did you mean "Node"?'),
         (NODE.replace("Node", "Event"), 'f:2: kind: unknown kind "Event"; events are only read'),
         (NODE.replace("Node", "[Node]"), "f:2: kind: must be text, not a list"),
-        (NODE.replace("kind: Node\n", ""), "f:1: kind: is missing; there are: Cluster, Image, Node, BalancePolicy, Job, Migration"),
+        (NODE.replace("kind: Node\n", ""), "f:1: kind: is missing; there are: Cluster, Image, NodeSet, Node, Rollout, BalancePolicy, Job, Migration"),
         (NODE + "spec:\n  mac: 52:54:00:77:00:01\n  mac: 52:54:00:77:00:02\n", "f:6: spec.mac: given twice, first in line 5"),
         ("- a\n", "f:1: a document must be a mapping with apiVersion, kind, metadata and spec, not a list"),
         ("just words\n", 'f:1: a document must be a mapping with apiVersion, kind, metadata and spec, not the text "just words"'),
