@@ -133,8 +133,8 @@ def test_completion_scripts(terminal: Terminal, shell: str) -> None:
 def test_words_are_completed() -> None:
     said = mxctl(_MXCTL_COMPLETE="bash_complete", COMP_WORDS="mxctl un", COMP_CWORD="1")
     assert said.stdout.split() == ["plain,uncordon"]
-    said = mxctl(_MXCTL_COMPLETE="bash_complete", COMP_WORDS="mxctl get jobs,no", COMP_CWORD="2")
-    assert said.stdout.split() == ["plain,jobs,nodes"]
+    said = mxctl(_MXCTL_COMPLETE="bash_complete", COMP_WORDS="mxctl get jobs,nodes,mi", COMP_CWORD="2")
+    assert said.stdout.split() == ["plain,jobs,nodes,migrations"]
 
 
 def verbs(command: click.Command, name: str) -> list[tuple[str, click.Command]]:
