@@ -5,21 +5,26 @@ send requests (nodeagent/credentials.py); people who may do everything get a key
 Errors: AuthorityError, in one line.
 """
 
+import hashlib
+import ipaddress
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from clip.errors import ClipError
-from crds.organisations import ADMINS, NODES
+from crds.organisations import ADMINS, HEADS, NODES, SUPERUSER, person
 
 AUTHORITY_DAYS = 3650
-CERTIFICATE_DAYS = 365
+CERTIFICATE_DAYS = 365  # of people and of the head's services
+NODE_DAYS = 30  # an agent has a new one after two thirds of them
 _EARLIER = timedelta(minutes=5)  # clocks differ a little
 
 
@@ -55,39 +60,60 @@ class Authority:
             raise AuthorityError(f"authority in {directory}: ca.key is not the key of ca.crt; remove the directory for a new one")
         return cls(directory, private, certificate)
 
-    def sign(self, request: bytes, node: str, *, days: float = CERTIFICATE_DAYS) -> bytes:
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of our own certificate: what a machine that boots is told, to know us by."""
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+    @property
+    def pem(self) -> bytes:
+        """Our own certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def sign(self, request: bytes, node: str, *, days: float = NODE_DAYS) -> bytes:
         """The certificate for a node's request, both PEM. The request has to be for that node, and signed with its own key."""
-        try:
-            asked = x509.load_pem_x509_csr(request)
-            valid = asked.is_signature_valid
-        except (ValueError, InvalidSignature) as error:
-            raise AuthorityError(f"node {node}: its request for a certificate cannot be read: {error}") from error
-        names = [str(each.value) for each in asked.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        if not valid or names != [node]:
-            raise AuthorityError(f"node {node}: its request is for {', '.join(names) or 'nobody'}: nothing was signed")
-        public = asked.public_key()
-        if not isinstance(public, ec.EllipticCurvePublicKey):
-            raise AuthorityError(f"node {node}: its key is of a kind this authority does not sign; it has to be EC P-256")
-        return self._issue(public, NODES, node, days).public_bytes(serialization.Encoding.PEM)
+        asked = read_request(request, node)
+        if asked.name != node:
+            raise AuthorityError(f"node {node}: its request is for {asked.name or 'nobody'}: nothing was signed")
+        if node == SUPERUSER or node.startswith("_"):
+            raise AuthorityError(f"node {node}: etcd's users have this name: nothing was signed; choose another name")
+        return self._issue(asked.key, NODES, node, days).public_bytes(serialization.Encoding.PEM)
 
     def fits(self, certificate: bytes, request: bytes) -> bool:
-        """Whether the certificate is ours, for the key of that request, and valid for a month still."""
+        """Whether the certificate is ours, for the key of that request, and not to be renewed yet."""
         try:
             there, asked = x509.load_pem_x509_certificate(certificate), x509.load_pem_x509_csr(request)
             there.verify_directly_issued_by(self.certificate)
         except (ValueError, TypeError, InvalidSignature):
             return False
-        return there.public_key() == asked.public_key() and there.not_valid_after_utc > datetime.now(UTC) + timedelta(days=30)
+        return there.public_key() == asked.public_key() and datetime.now(UTC) < renewal_of(there)
 
     def admin(self, name: str, *, days: float = CERTIFICATE_DAYS) -> tuple[Path, Path]:
         """Certificate and key of a person who may do everything, as files in our directory; made anew."""
+        return self._make(self.directory, name, ADMINS, person(name), days, ())
+
+    def service(self, directory: Path, common_name: str, addresses: Sequence[str] = (), *, days: float = CERTIFICATE_DAYS) -> None:
+        """DIRECTORY/ca.crt and certificate and key of a service of the head, named without the underscore; made anew.
+
+        ``addresses`` are those at which it is reached, IPv4 or names.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(directory / "ca.crt", self.pem, 0o644)
+        self._make(directory, common_name.removeprefix("_"), HEADS, common_name, days, addresses)
+
+    def _make(
+        self, directory: Path, file: str, organisation: str, name: str, days: float, addresses: Sequence[str]
+    ) -> tuple[Path, Path]:
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate_file, key_file = self.directory / f"{name}.crt", self.directory / f"{name}.key"
+        certificate_file, key_file = directory / f"{file}.crt", directory / f"{file}.key"
+        issued = self._issue(key.public_key(), organisation, name, days, addresses)
         _write(key_file, _private(key), 0o600)
-        _write(certificate_file, self._issue(key.public_key(), ADMINS, name, days).public_bytes(serialization.Encoding.PEM), 0o644)
+        _write(certificate_file, issued.public_bytes(serialization.Encoding.PEM), 0o644)
         return certificate_file, key_file
 
-    def _issue(self, key: ec.EllipticCurvePublicKey, organisation: str, name: str, days: float) -> x509.Certificate:
+    def _issue(
+        self, key: ec.EllipticCurvePublicKey, organisation: str, name: str, days: float, addresses: Sequence[str] = ()
+    ) -> x509.Certificate:
         now = datetime.now(UTC)
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
         return (
@@ -101,11 +127,61 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs=False), critical=True)
             .add_extension(usage, critical=False)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), *map(_alternative, addresses)]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody wants signed: for which name, and with which key."""
+
+    name: str
+    key: ec.EllipticCurvePublicKey
+
+    @property
+    def digest(self) -> str:
+        """Of the public key, SHA-256: it names who asks, whatever he calls himself."""
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return hashlib.sha256(self.key.public_bytes(serialization.Encoding.DER, form)).hexdigest()
+
+
+def read_request(request: bytes, who: str) -> Request:
+    """Of PEM, signed with its own key. ``who`` is named in the AuthorityError."""
+    try:
+        asked = x509.load_pem_x509_csr(request)
+        valid = asked.is_signature_valid
+        public = asked.public_key()
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise AuthorityError(f"node {who}: its request for a certificate cannot be read: {error}") from error
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        raise AuthorityError(f"node {who}: its key is of a kind this authority does not sign; it has to be EC P-256")
+    if not valid:
+        raise AuthorityError(f"node {who}: its request is not signed with its own key: nothing was signed")
+    names = [str(each.value) for each in asked.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return Request(names[0] if len(names) == 1 else "", public)
+
+
+def renewal_of(certificate: x509.Certificate) -> datetime:
+    """When its holder should have a new one: after two thirds of its life."""
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return begin + (end - begin) * 2 / 3
+
+
+def serial_of(certificate: bytes) -> tuple[str, datetime]:
+    """Of one that we issued, PEM: its number, as Python's ssl module writes it, and when it ends."""
+    read = x509.load_pem_x509_certificate(certificate)
+    digits = f"{read.serial_number:X}"
+    return digits.zfill(len(digits) + len(digits) % 2), read.not_valid_after_utc
+
+
+def _alternative(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
 
 
 def _root(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:

@@ -8,13 +8,17 @@ from crds.meta import CLUSTER_SCOPE, Resource
 
 ROOT = "/mx/"
 ADDRESSES = "/mx/addresses/"
-LEADER = "/mx/leader"
 EVENTS = "/mx/events/"
+JOINS = "/mx/join/"
+LEADER = "/mx/leader"
 NODES = "/mx/nodes/"
 OBJECTS = "/mx/objects/"
 PLACEMENTS = "/mx/placements/"
 POWER = "/mx/power/"
+PUBLIC = "/mx/public/"
+"""What every agent may read."""
 HOSTS = "/mx/public/hosts/"
+REVOKED = "/mx/public/revoked/"
 
 
 def object_key(kind: type[Resource], name: str, namespace: str = CLUSTER_SCOPE) -> str:
@@ -85,6 +89,16 @@ def power_outcome(node: str) -> str:
 def host(namespace: str, job: str) -> str:
     """Name and address of a job with a network of its own; every agent reads all of them."""
     return f"{HOSTS}{namespace}/{job}"
+
+
+def join(mac: str) -> str:
+    """How it goes with a machine that asked for a certificate."""
+    return f"{JOINS}{mac}"
+
+
+def revoked(serial: str) -> str:
+    """A certificate that no agent believes any more, by its serial number; every agent reads all of them."""
+    return f"{REVOKED}{serial}"
 
 
 def parts(key: str) -> list[str]:

@@ -49,6 +49,11 @@ class Tls:
     key: Path | None = None
     server_name: str = ""
 
+    @classmethod
+    def of(cls, directory: Path, holder: str) -> "Tls":
+        """DIRECTORY/ca.crt, DIRECTORY/<holder>.crt and DIRECTORY/<holder>.key: as agents and the head's services have them."""
+        return cls(directory / "ca.crt", directory / f"{holder}.crt", directory / f"{holder}.key")
+
     def stamp(self) -> tuple[int, ...]:
         """Changes when a file was written anew. A missing one counts as 0: it may be about to be replaced."""
         files = [path for path in (self.ca, self.certificate, self.key) if path]
@@ -89,6 +94,14 @@ class Channel:
 
     async def call(self, method: Method[Request, Answer], request: Request, subject: str) -> Answer:
         """One question, one answer. ``subject`` says in error messages what the call was about. Raises StoreError."""
+        for _ in range(AUTH_ATTEMPTS - 1):
+            try:
+                return await self._call(method, request, subject)
+            except RightsChanged as error:
+                log.debug("asking again: %s", error)
+        return await self._call(method, request, subject)
+
+    async def _call(self, method: Method[Request, Answer], request: Request, subject: str) -> Answer:
         unary = self._open().unary_unary(
             method.path, request_serializer=method.request.SerializeToString, response_deserializer=_reader(method)
         )
@@ -184,6 +197,13 @@ def _kind(endpoint: str) -> str:
         return "dns"
 
 
+AUTH_ATTEMPTS = 20
+
+
+class RightsChanged(Unavailable):
+    """Somebody's rights were changed between the question and its turn; etcd has done nothing then, so it may be asked again."""
+
+
 _DENIED = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 _WRONG = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -199,6 +219,8 @@ def translate(error: grpc.aio.AioRpcError, subject: str) -> StoreError:
     text = f"{subject}: {details or code.name}"
     if code is grpc.StatusCode.OUT_OF_RANGE and "compacted" in details:
         return Gone(f"{text}: list again")
+    if "revision of auth store is old" in details:
+        return RightsChanged(f"{text}: try again")
     if "too large" in details or "larger than max" in details:
         return Invalid(f"{text}: make the value smaller or split the transaction")
     if "space exceeded" in details:

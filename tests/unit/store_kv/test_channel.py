@@ -5,7 +5,7 @@ import grpc.aio
 import pytest
 
 from store.errors import Gone, Invalid, NotFound, StoreError, Unavailable
-from store.etcd_channel import DEFAULT_KEEP_ALIVE, channel_options, target, translate
+from store.etcd_channel import DEFAULT_KEEP_ALIVE, RightsChanged, channel_options, target, translate
 
 CODE = grpc.StatusCode
 
@@ -65,3 +65,11 @@ def test_a_dead_peer_is_given_up_in_time() -> None:
     assert options["grpc.keepalive_time_ms"] == 10_000
     assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 5_000
     assert options["grpc.http2.max_pings_without_data"] == options["grpc.keepalive_permit_without_calls"] == 0
+
+
+def test_a_change_of_rights_is_told_from_a_lack_of_them() -> None:
+    old = grpc.aio.AioRpcError(CODE.INVALID_ARGUMENT, grpc.aio.Metadata(), grpc.aio.Metadata(), details=_OLD)
+    assert type(translate(old, "etcd Txn /a")) is RightsChanged
+
+
+_OLD = "etcdserver: revision of auth store is old"
