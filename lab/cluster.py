@@ -92,12 +92,12 @@ def _build(places: Places, lab: Lab, report: Report) -> None:
     places.shared.mkdir(mode=0o1777)
     places.shared.chmod(0o1777)
     network.create_bridge(places)
+    open_authority(places)  # before the head is on: what is made here lies on its disk
     report("starting nodes")
     since = datetime.now(UTC)
     _switch_on(places, lab, lab.nodes)
     report("waiting for etcd")
     _wait_until_ready(places, lab.nodes, since, report)
-    open_authority(places)  # also where no agent runs, for the files the context names
     lab.ready = True
     places.save(lab)
     with context.changing(Path(lab.config_file)) as contexts:

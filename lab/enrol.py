@@ -1,7 +1,7 @@
 """Gives the nodes of a lab their certificates, as whoever runs a rack does for its machines.
 
-The authority's key stays on the host, in the lab's directory; a node's key stays on the node. What passes between them, through the
-root of the node's first process, is the request in the one direction and the certificate in the other.
+The authority's key stays on the head's disk; a node's key stays on the node. What passes between them, through the root of the
+node's first process, is the request in the one direction and the certificate in the other.
 """
 
 import os
@@ -9,19 +9,30 @@ from pathlib import Path
 
 from clip.authority import Authority
 from clip.errors import ClipError
+from clip.registry import Registry
+from crds.join import Proof
+from crds.organisations import CLIP, ETCD, RECONCILER
 from lab import plan
 from lab.errors import LabError
-from lab.model import LabNode, Places
+from lab.model import HEAD, HEAD_ADDRESS, LabNode, Places
 
 ADMIN = "admin"
+_SERVICES = {ETCD: [HEAD_ADDRESS, "127.0.0.1", HEAD], RECONCILER: [], CLIP: [HEAD_ADDRESS, "127.0.0.1", HEAD]}
 
 
 def open_authority(places: Places) -> Authority:
-    """The lab's authority, made when there is none yet, with an admin's certificate for mxctl. LabError."""
+    """The lab's authority, made when there is none yet, with an admin's certificate for mxctl and those of the head's services.
+
+    LabError.
+    """
+    services = places.head / plan.HEAD_TLS.lstrip("/")
     try:
         authority = Authority.open(places.authority, f"lab {places.lab}")
         if not all(path.exists() for path in admin_files(places)):
             authority.admin(ADMIN)
+        for name, addresses in _SERVICES.items():
+            if not (services / f"{name.removeprefix('_')}.crt").exists():
+                authority.service(services, name, addresses)
     except (ClipError, OSError) as error:
         raise LabError(f"lab {places.lab}: {error}") from error
     return authority
@@ -32,24 +43,24 @@ def admin_files(places: Places) -> tuple[Path, Path, Path]:
     return places.authority / "ca.crt", places.authority / f"{ADMIN}.crt", places.authority / f"{ADMIN}.key"
 
 
-def enrol(authority: Authority, node: LabNode) -> bool:
-    """True when the node has a certificate that fits its key; signs its request if need be. LabError."""
+async def enrol(registry: Registry, node: LabNode) -> bool:
+    """True when the node has a certificate that fits its key; signs its request if need be. LabError, StoreError."""
     if node.init is None:
         return False
-    return enrol_in(authority, Path(f"/proc/{node.init.pid}/root{plan.TLS}"), node.name)
+    return await enrol_in(registry, Path(f"/proc/{node.init.pid}/root{plan.TLS}"), node.name, node.mac)
 
 
-def enrol_in(authority: Authority, directory: Path, node: str) -> bool:
-    """The same for the directory of the node's agent, wherever it is seen. False while there is no request. LabError."""
+async def enrol_in(registry: Registry, directory: Path, node: str, mac: str) -> bool:
+    """The same for the directory of its agent, wherever that is seen. False while there is no request. LabError, StoreError."""
+    authority = registry.authority
     try:
         request = (directory / "node.csr").read_bytes()
-        there = directory / "node.crt"
-        ours = (authority.directory / "ca.crt").read_bytes()
-        if not there.exists() or not authority.fits(there.read_bytes(), request):
-            _put(there, authority.sign(request, node))
         ca = directory / "ca.crt"
-        if not ca.exists() or ca.read_bytes() != ours:
-            _put(ca, ours)
+        if not ca.exists() or ca.read_bytes() != authority.pem:
+            _put(ca, authority.pem)
+        there = directory / "node.crt"
+        if not there.exists() or not authority.fits(there.read_bytes(), request):
+            _put(there, await registry.issue(request, node, mac, Proof.BOOTED))
     except FileNotFoundError:
         return False  # the agent has not come so far yet, or the node went off
     except (ClipError, OSError) as error:

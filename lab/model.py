@@ -110,7 +110,8 @@ class Places:
         self.record = self.directory / "lab.json"
         self.lock = self.state / "labs" / f".{lab}.lock"
         self.shared = self.directory / "shared"
-        self.authority = self.directory / "authority"
+        self.head = self.node(HEAD) / "upper"
+        self.authority = self.head / "var/lib/mx/authority"
         self.netns = f"mx-{lab}"
 
     def node(self, node: str) -> Path:

@@ -119,7 +119,22 @@ def command_line(lab: str, node: LabNode, command: Sequence[str]) -> list[str]:
     entrances = [str(path) for path in Groups(lab, node.name).entrances]
     join = 'while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; shift; exec "$@"'
     namespaces = ["--mount", "--pid", "--net", "--uts", "--ipc", "--root", "--wd"]
-    return ["sh", "-c", join, "sh", *entrances, "--", "nsenter", f"--target={node.init.pid}", *namespaces, "--", *command]
+    known = [f"{name}={value}" for name, value in plan.ETCDCTL.items()] if node.name == HEAD else []
+    return [
+        "env",
+        *known,
+        "sh",
+        "-c",
+        join,
+        "sh",
+        *entrances,
+        "--",
+        "nsenter",
+        f"--target={node.init.pid}",
+        *namespaces,
+        "--",
+        *command,
+    ]
 
 
 def services(node: LabNode) -> dict[str, dict[str, object]]:

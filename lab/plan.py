@@ -12,6 +12,8 @@ DEFAULT_CPUS = "0.35"
 DEFAULT_MEMORY = "512Mi"
 TLS = "/var/lib/mx/agent/tls"
 """Where an agent has its key and certificate, as seen on the node; on its disk, so they survive a reboot."""
+HEAD_TLS = "/etc/mx/tls"
+"""Where the head's services have theirs."""
 LEAST_CPUS = 0.01  # the kernel takes quotas from 1 ms of 100 ms
 LEAST_MEMORY = 64 * 2**20  # the agent itself needs that much
 
@@ -21,8 +23,12 @@ ETCD = Service(
         "etcd",
         "--name=head",
         "--data-dir=/var/lib/etcd",
-        f"--listen-client-urls=http://{ENDPOINT},http://127.0.0.1:2379",
-        f"--advertise-client-urls=http://{ENDPOINT}",
+        f"--listen-client-urls=https://{ENDPOINT},https://127.0.0.1:2379",
+        f"--advertise-client-urls=https://{ENDPOINT}",
+        f"--cert-file={HEAD_TLS}/etcd.crt",
+        f"--key-file={HEAD_TLS}/etcd.key",
+        f"--trusted-ca-file={HEAD_TLS}/ca.crt",
+        "--client-cert-auth",
         "--listen-peer-urls=http://127.0.0.1:2380",
         "--initial-advertise-peer-urls=http://127.0.0.1:2380",
         "--initial-cluster=head=http://127.0.0.1:2380",
@@ -31,7 +37,13 @@ ETCD = Service(
         "--log-level=warn",
     ],
 )
-RECONCILER = Service(name="reconciler", command=["mx-reconciler", "--endpoints", ENDPOINT])
+RECONCILER = Service(name="reconciler", command=["mx-reconciler", "--endpoints", ENDPOINT, "--tls", HEAD_TLS])
+ETCDCTL = {  # so that people find etcd on the head, as its administrator
+    "ETCDCTL_ENDPOINTS": ENDPOINT,
+    "ETCDCTL_CACERT": f"{HEAD_TLS}/ca.crt",
+    "ETCDCTL_CERT": f"{HEAD_TLS}/clip.crt",
+    "ETCDCTL_KEY": f"{HEAD_TLS}/clip.key",
+}
 
 Value = TypeVar("Value")
 

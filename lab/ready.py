@@ -13,16 +13,20 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from clip.registry import Registry
 from crds import keys
 from crds.load import Alive
+from crds.organisations import person
 from lab.declare import declare_nodes
-from lab.enrol import admin_files, enrol, open_authority
+from lab.enrol import ADMIN, admin_files, enrol, open_authority
 from lab.errors import LabError
 from lab.model import ENDPOINT, HEAD, Lab, LabNode, Places
 from lab.node import is_on, log_tail, services
 from store.context import Context, connect
 from store.errors import StoreError, Unavailable
+from store.etcd import EtcdKV
 from store.kv import KV
+from store.rights import EtcdRights
 
 SECONDS = 60.0
 MOST_STARTS = 8  # a service that had to be started so often is broken
@@ -64,13 +68,13 @@ async def wait_for_etcd(wait: Wait, kv: KV) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def wait_for_agents(wait: Wait, kv: KV) -> None:
+async def wait_for_agents(wait: Wait, kv: EtcdKV) -> None:
     """Until each agent has its certificate and its heartbeat of this start is there. Polls: it takes a second or two, once."""
     missing = {node.name for node in wait.nodes if _runs(node, "nodeagent")}
-    authority = open_authority(wait.places)
+    registry = Registry(kv, EtcdRights(kv.channel), open_authority(wait.places))
     while missing:
         for name in sorted(missing):
-            enrolled = not _has_tls(wait.lab.node(name)) or enrol(authority, wait.lab.node(name))
+            enrolled = not _has_tls(wait.lab.node(name)) or await enrol(registry, wait.lab.node(name))
             if enrolled and await _is_alive(kv, name, wait.since):
                 missing.remove(name)
                 print(f"{name} is alive", flush=True)
@@ -93,6 +97,11 @@ def _has_tls(node: LabNode) -> bool:
 
 def _runs(node: LabNode, service: str) -> bool:
     return any(each.name == service for each in node.services)
+
+
+def _runs_head(wait: Wait) -> bool:
+    """Whether the head was switched on just now, with an etcd that may know nobody yet."""
+    return any(node.name == HEAD for node in wait.nodes)
 
 
 def _fail_if_broken(wait: Wait) -> None:
@@ -121,6 +130,8 @@ async def wait_until_ready(wait: Wait) -> None:
     try:
         async with asyncio.timeout(SECONDS):
             await wait_for_etcd(wait, kv)
+            if _runs_head(wait):
+                await EtcdRights(kv.channel).secure([person(ADMIN)])
             print("etcd answers", flush=True)
             await declare_nodes(kv, [node for node in wait.nodes if node.name != HEAD])
             await wait_for_agents(wait, kv)

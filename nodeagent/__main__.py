@@ -14,6 +14,7 @@ from nodeagent import facts
 from nodeagent.agent import Agent
 from nodeagent.cgroups import Cgroups
 from nodeagent.config import DATA_PORT, Config, Timing
+from nodeagent.credentials import prepare, until_signed
 from nodeagent.errors import AgentError
 from nodeagent.hooks import Hooks
 from nodeagent.links import BRIDGE
@@ -22,6 +23,7 @@ from nodeagent.namespaces import NamespaceEngine
 from nodeagent.tmpfs import mount_images
 from store.errors import StoreError
 from store.etcd import EtcdKV
+from store.etcd_channel import Tls
 
 log = logging.getLogger("nodeagent")
 
@@ -37,8 +39,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--address", help="address at which peers reach the data channel (default: the first found)")
     parser.add_argument("--port", type=int, default=DATA_PORT, help="port of the data channel (default: %(default)s)")
     channel = parser.add_mutually_exclusive_group(required=True)
-    channel.add_argument("--tls", type=Path, metavar="DIR", help="key and certificates of the data channel; the key is made there")
-    channel.add_argument("--insecure", action="store_true", help="a data channel without TLS: whoever reaches it is believed")
+    channel.add_argument(
+        "--tls", type=Path, metavar="DIR", help="key and certificates, for etcd and other nodes; the key is made there"
+    )
+    channel.add_argument("--insecure", action="store_true", help="no TLS: whoever reaches it is believed")
     parser.add_argument("--bridge", default=BRIDGE, help="plugs in jobs with a network of their own (default: %(default)s)")
     hosts = "gets the names of these jobs (default: %(default)s)"
     parser.add_argument("--hosts", type=Path, default=Path("/etc/hosts"), help=hosts)
@@ -75,13 +79,23 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
     cgroups = Cgroups()
     cgroups.prepare()
     await asyncio.to_thread(mount_images, config.images, config.run / "copies")
-    kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")])
+    tls = await _enrolled(config)
+    kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")], tls=tls)
     try:
         engine = NamespaceEngine(config.run, config.shared, cgroups, bridge=options.bridge)
         image, assigned = facts.image_digest(), facts.assigned_digest()
         await Agent(config, kv, engine, LoadSampler(cgroups), hooks=hooks, image=image, assigned=assigned).run()
     finally:
         await kv.close()
+
+
+async def _enrolled(config: Config) -> Tls | None:
+    """What we prove ourselves to etcd with, as soon as the authority has signed it; jobs need nobody until then."""
+    if config.tls is None:
+        return None
+    await prepare(config.tls, config.node)
+    await until_signed(config.tls)
+    return Tls.of(config.tls, "node")
 
 
 def keep_small() -> None:

@@ -1,8 +1,8 @@
 """What a node proves itself with: a key of its own, the certificate the cluster's authority gave it, the authority's own.
 
 The key is made here and never leaves: DIR/node.key and the request DIR/node.csr are written at the agent's start; whoever runs the
-authority signs the request and puts DIR/node.crt and DIR/ca.crt beside it. Until then the agent runs its jobs, and says at every
-connection what is missing. Files that are replaced later are used from the next connection on.
+authority signs the request and puts DIR/node.crt and DIR/ca.crt beside it, and the agent waits for that. The same files prove the
+node to etcd and to other agents. Files that are replaced later are used from the next connection on.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from nodeagent.errors import AgentError, PeerLost
 log = logging.getLogger(__name__)
 
 OPENSSL_SECONDS = 20.0
+LOOK = 0.05  # seconds between two looks for the certificate
 CIPHERS = Path(__file__).with_name("openssl.cnf")
 """AES with 128 bits first: a third cheaper than with 256 where the processor has instructions for it, and no weaker in practice."""
 
@@ -145,6 +146,16 @@ async def prepare(directory: Path, node: str) -> None:
     fresh.replace(key)
     wish.replace(request)  # last: where there is a request there is its key
     log.info("data channel: made a key; its certificate is to be had by signing %s", request)
+
+
+async def until_signed(directory: Path) -> None:
+    """Waits until the certificate and the authority's own are there."""
+    missing = [directory / name for name in ("ca.crt", "node.crt")]
+    if all(path.exists() for path in missing):
+        return
+    log.info("waiting for a certificate: %s", _HOW.format(directory=directory))
+    while not all(path.exists() for path in missing):  # noqa: ASYNC110 - somebody else writes them
+        await asyncio.sleep(LOOK)
 
 
 async def _openssl(*arguments: str) -> None:

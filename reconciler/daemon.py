@@ -20,6 +20,7 @@ from reconciler.world import World
 from store.election import Election
 from store.errors import Fenced, StoreError
 from store.etcd import EtcdKV
+from store.etcd_channel import Tls
 from store.events import EventRecorder
 from store.informer import Informer
 from store.kv import KV, Compare
@@ -34,9 +35,9 @@ PAUSE = 1.0
 """Seconds before starting over."""
 
 
-async def serve(endpoints: Sequence[str]) -> None:
+async def serve(endpoints: Sequence[str], tls: Tls | None = None) -> None:
     """Runs until cancelled; then resigns, so that another takes over at once."""
-    kv = EtcdKV.connect(endpoints)
+    kv = EtcdKV.connect(endpoints, tls=tls)
     identity = f"{socket.gethostname()}/{os.getpid()}"
     try:
         await campaign(kv, identity, SystemClock())

@@ -3,7 +3,8 @@
 The file is MXCONFIG, else ~/.config/mx/config:
 
     contexts:
-    - {name: lab-t, endpoints: ["10.77.0.1:2379"], netns: mx-t, shared: /var/lib/mx/labs/t/shared}
+    - {name: rack, endpoints: ["10.0.0.1:2379"], ca: /root/mx/ca.crt, certificate: /root/mx/me.crt, key: /root/mx/me.key}
+    - {name: lab-t, endpoints: ["10.77.0.1:2379"], netns: mx-t, shared: /var/lib/mx/labs/t/shared, ca: …, certificate: …, key: …}
     currentContext: lab-t
 
 A lab's etcd is reachable from inside the lab's network namespace only, so connecting may mean entering it.
@@ -42,11 +43,24 @@ class Context(Model):
     shared: str | None = None
     """Where this machine sees the nodes' /shared; unset when it does not."""
     ca: str | None = None
-    """File of the authority that agents' certificates come from, PEM; unset when agents run without TLS."""
+    """File of the authority that etcd's and the agents' certificates come from, PEM; unset when they run without TLS."""
     certificate: str | None = None
-    """File of the certificate that proves to agents who we are, PEM."""
+    """File of the certificate that proves to etcd and to agents who we are, PEM."""
     key: str | None = None
     """File of its key, PEM."""
+
+    @property
+    def files(self) -> tuple[Path, Path, Path] | None:
+        """Authority, certificate, key; None without TLS. Invalid when one is named without the others."""
+        named = [self.ca, self.certificate, self.key]
+        if not any(named):
+            return None
+        if not all(named):
+            raise Invalid(
+                f"context {self.name}: ca, certificate and key belong together: name all three in {config_file()}, or none"
+            )
+        ca, certificate, key = (Path(each or "") for each in named)
+        return ca, certificate, key
 
 
 class Contexts(Model):
@@ -162,5 +176,7 @@ async def connect(context: Context, *, timeout: float = 5.0) -> "EtcdKV":
     if context.netns is not None:
         enter_netns(context.netns)
     from store.etcd import EtcdKV  # late: gRPC is slow to import and must not start a thread before the namespace is entered
+    from store.etcd_channel import Tls
 
-    return EtcdKV.connect(context.endpoints, timeout=timeout)
+    tls = Tls(*context.files) if context.files else None
+    return EtcdKV.connect(context.endpoints, timeout=timeout, tls=tls)

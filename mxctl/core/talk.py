@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from crds import keys
 from crds.job import Job
@@ -207,10 +206,8 @@ class Talk:
                             self._connected = False
 
     def _credentials(self) -> Credentials | None:
-        context = self._session.context
-        if not (context.ca and context.certificate and context.key):
-            return None
-        return Credentials(Files(Path(context.ca), Path(context.certificate), Path(context.key)))
+        files = self._session.context.files
+        return Credentials(Files(*files)) if files else None
 
     async def _exists(self, watched: Watched) -> bool:
         now = same_job(watched.informer, self._job)

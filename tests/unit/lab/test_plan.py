@@ -24,6 +24,8 @@ def test_head_and_nodes() -> None:
     assert (second.name, second.address, second.cpus) == ("n2", "10.77.0.12", 0.2)
     assert [service.name for service in head.services] == ["etcd", "reconciler"]
     assert first.services[0].command == ["mx-nodeagent", "--node", "n1", "--endpoints", "10.77.0.1:2379", "--tls", plan.TLS]
+    assert {"--client-cert-auth", "--cert-file=/etc/mx/tls/etcd.crt"} <= set(head.services[0].command)
+    assert head.services[1].command[-2:] == ["--tls", "/etc/mx/tls"]
 
 
 def test_addresses_and_macs_stay_unique_in_the_largest_lab() -> None:
