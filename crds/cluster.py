@@ -10,6 +10,7 @@ from crds.meta import Column, Model, Resource, Status
 from crds.quantity import Cpu, Duration, Memory
 
 JOB_RANGE = "10.77.0.128/25"
+DISCOVERY_RANGE = "10.77.0.112/28"
 Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
 
 
@@ -21,6 +22,9 @@ class NetworkSpec(Model):
     job_range: str | None = JOB_RANGE
     """Addresses for jobs with a network of their own: a part of ``cidr`` that nothing else uses. With another ``cidr`` it has to be
     named; until then no job gets such a network."""
+    discovery_range: str | None = DISCOVERY_RANGE
+    """Addresses lent to machines that nobody declared yet, while they are held: a part of ``cidr`` that nothing else uses. With
+    another ``cidr`` it has to be named; until then unknown machines are not answered."""
     gateway: str | None = None
     """Router in ``cidr`` for jobs with a network of their own; without it they reach what is in ``cidr``."""
     domain: Domain = "mx.local"
@@ -28,7 +32,7 @@ class NetworkSpec(Model):
     dns: list[str] = Field(default_factory=list)
     """Name servers that nodes are told at their boot, IPv4."""
 
-    @field_validator("cidr", "job_range")
+    @field_validator("cidr", "job_range", "discovery_range")
     @classmethod
     def _is_network(cls, value: str | None) -> str | None:
         import ipaddress
@@ -64,9 +68,41 @@ class NetworkSpec(Model):
             if self.job_range != JOB_RANGE:
                 raise ValueError(f"jobRange {self.job_range} is not a part of cidr {self.cidr}: jobs could not be reached there")
             self.job_range = None
+        if self.discovery_range is not None and not ipaddress.IPv4Network(self.discovery_range).subnet_of(cidr):
+            if self.discovery_range != DISCOVERY_RANGE:
+                raise ValueError(
+                    f"discoveryRange {self.discovery_range} is not a part of cidr {self.cidr}: it cannot be served there"
+                )
+            self.discovery_range = None
+        if self.discovery_range is not None and self.job_range is not None and _overlap(self.discovery_range, self.job_range):
+            if self.discovery_range != DISCOVERY_RANGE:
+                raise ValueError(f"discoveryRange {self.discovery_range} overlaps with jobRange {self.job_range}: name others")
+            self.discovery_range = None
         if self.gateway is not None and ipaddress.IPv4Address(self.gateway) not in cidr:
             raise ValueError(f"gateway {self.gateway} is not in cidr {self.cidr}: jobs could not reach it")
         return self
+
+
+def _overlap(one: str, other: str) -> bool:
+    import ipaddress
+
+    return ipaddress.IPv4Network(one).overlaps(ipaddress.IPv4Network(other))
+
+
+def address_problem(network: NetworkSpec, address: str) -> str:
+    """Why no machine can be served with this address, in words that follow its name; "" when it can."""
+    import ipaddress
+
+    found = ipaddress.IPv4Address(address)
+    cidr = ipaddress.IPv4Network(network.cidr)
+    if found not in cidr:
+        return f"{address} is outside of the cluster's network {network.cidr}: give it one in there, or change spec.network.cidr"
+    if found in (cidr.network_address, cidr.broadcast_address):
+        return f"{address} is no machine's address in {network.cidr}: give it another"
+    for field, other in (("jobRange", network.job_range), ("discoveryRange", network.discovery_range)):
+        if other is not None and found in ipaddress.IPv4Network(other):
+            return f"{address} lies in {field} {other}, which the cluster gives away itself: give it another"
+    return ""
 
 
 class JobDefaults(Model):

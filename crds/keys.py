@@ -8,9 +8,11 @@ from crds.meta import CLUSTER_SCOPE, Resource
 
 ROOT = "/mx/"
 ADDRESSES = "/mx/addresses/"
+REFUSALS = "/mx/denied/"
 EVENTS = "/mx/events/"
 JOINS = "/mx/join/"
 LEADER = "/mx/leader"
+MACHINES = "/mx/machines/"
 NODES = "/mx/nodes/"
 OBJECTS = "/mx/objects/"
 PLACEMENTS = "/mx/placements/"
@@ -39,6 +41,16 @@ def event_key(namespace: str, regarding: str, event_id: str) -> str:
 def address(value: str) -> str:
     """/mx/addresses/<MAC or IP>: whose it is, a node's name or a job's "<namespace>/<job>", so that no two can both get it."""
     return f"{ADDRESSES}{value}"
+
+
+def machine(mac: str) -> str:
+    """What CLiP saw of the machine with this network card; CLiP alone writes it."""
+    return f"{MACHINES}{mac}"
+
+
+def refusal(mac: str) -> str:
+    """That somebody refused the machine with this network card."""
+    return f"{REFUSALS}{mac}"
 
 
 def node_prefix(node: str) -> str:

@@ -1,11 +1,12 @@
 """Node: one machine. People declare it; its agent proves that it is there."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, field_validator
 
 from crds.assignment import Assignment, KernelArgument, check_kernel_arguments
 from crds.load import LoadVector
+from crds.machine import BootTimeline, Hardware, Mac
 from crds.meta import Column, Model, Name, Resource, Status, Time, is_true
 from crds.power import PowerSpec
 from crds.quantity import Cpu, Memory, format_cpu, human_memory
@@ -17,14 +18,16 @@ CPU_PRESSURE = "CPUPressure"
 GUARDED = "Guarded"
 IMAGE_DRIFT = "ImageDrift"
 """True: a boot of its own would change what it runs; its message says what. Unknown: it is not known what it runs."""
+BOOTED = "Booted"
+"""Of a node with a MAC: whether its machine came through its latest boot, and if not, what it waits for."""
+DISCOVERED = "Discovered"
+"""Of what `mxctl get nodes` shows for a machine that is no node: it is held until it is approved or refused."""
 
 HEARTBEAT = "HeartbeatReceived"
 NO_HEARTBEAT = "HeartbeatLost"
 NEVER_SEEN = "NeverSeen"
 GUARD_RUNS = "GuardRuns"
 NO_GUARD = "NoGuard"
-
-Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$", to_lower=True)]
 
 
 class Taint(Model):
@@ -108,6 +111,10 @@ class NodeStatus(Status):
     """Jobs placed on it."""
     facts: NodeFacts = Field(default_factory=NodeFacts)
     """What its agent found."""
+    hardware: Hardware | None = None
+    """What the machine says of itself; absent when CLiP never saw it."""
+    boot: BootTimeline | None = None
+    """How far its latest boot came; absent when CLiP never saw it."""
     last_heartbeat: Time | None = None
     """When its heartbeat was last known to be there."""
     assigned: Assignment | None = None
@@ -119,6 +126,8 @@ class NodeStatus(Status):
 
 
 def _state(node: "Node") -> str:
+    if is_true(node.status.conditions, DISCOVERED):
+        return DISCOVERED
     state = "Ready" if is_true(node.status.conditions, READY) else "NotReady"
     if node.metadata.deletion_timestamp:
         state += ",Leaving"
@@ -149,6 +158,15 @@ def _memory(node: "Node") -> str:
     return f"{used}/{human_memory(node.status.capacity.memory)}"
 
 
+def _hardware(node: "Node") -> str:
+    found = node.status.hardware
+    return " ".join(word for word in (found.vendor, found.product, found.serial) if word) or "-" if found else "-"
+
+
+def _boot(node: "Node") -> str:
+    return (node.status.boot.stage if node.status.boot else "") or "-"
+
+
 class Node(Resource):
     """One machine."""
 
@@ -164,6 +182,8 @@ class Node(Resource):
         Column("MAC", lambda n: n.spec.mac or "-", wide=True),
         Column("IMAGE", lambda n: n.spec.image or "-", wide=True),
         Column("DIGEST", lambda n: n.status.facts.image[:12] or "-", wide=True),
+        Column("BOOT", _boot, wide=True),
+        Column("HARDWARE", _hardware, wide=True),
         Column("CRIU", lambda n: n.status.facts.criu or "-", wide=True),
     )
 

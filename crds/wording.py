@@ -7,8 +7,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from crds.machine import Mac
 from crds.meta import Name
-from crds.node import Mac
 
 Path = tuple[str | int, ...]
 
