@@ -15,13 +15,14 @@ from pathlib import Path
 from clip.errors import ImageError, SourceChanged
 from clip.recipe import DEPENDENCIES
 
-PACKAGES = ("crds", "store", "nodeagent", "reconciler")
+PACKAGES = ("crds", "store", "nodeagent", "reconciler", "clip")
 LIBRARY = "usr/lib/mx"
 PYPROJECT = "pyproject.toml"
 SUFFIXES = frozenset({".py", ".json", ".yaml", ".sh", ".cnf"})
 ENTRIES = {
     "mx-nodeagent": ("nodeagent", "-sE", True),
     "mx-reconciler": ("reconciler", "-sE", True),
+    "mx-clip": ("clip.service", "-sE", True),
     "mx-guard": ("nodeagent.guard", "-ISE", False),
     "mx-shim": ("nodeagent.shim", "-ISE", False),  # no site packages: it starts on the way into every move
     "mx-relay": ("nodeagent.relay", "-ISE", False),  # nor here: a job's memory waits for it

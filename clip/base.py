@@ -22,7 +22,7 @@ PHASES = 9  # mmdebstrap's own messages and ours, for the bar
 
 def build(layer: Path, plan: recipe.Recipe, report: Report, lock: int) -> None:
     """Makes ``layer/root``; ImageError with the tail of what the failing program said. ``lock`` is inherited by mmdebstrap."""
-    _need_root_and_mmdebstrap()
+    need_root_and_mmdebstrap()
     root = layer / "root"
     with tempfile.TemporaryDirectory(prefix="mx-wheels-") as wheels, ThreadPoolExecutor(1) as pool:
         fetched = pool.submit(_fetch_wheels, Path(wheels), plan)
@@ -37,7 +37,8 @@ def build(layer: Path, plan: recipe.Recipe, report: Report, lock: int) -> None:
     (layer / "recipe.txt").write_text(plan.text(), encoding="utf-8")
 
 
-def _need_root_and_mmdebstrap() -> None:
+def need_root_and_mmdebstrap() -> None:
+    """ImageError where no layer can be built."""
     if os.geteuid() != 0:
         raise ImageError("node image: building needs root; run it with sudo")
     if shutil.which("mmdebstrap") is None:
@@ -48,7 +49,11 @@ def _debian_tree(layer: Path, root: Path, extra: tuple[str, ...], report: Report
     report("asking apt for its mirror")
     preferences = layer / "preferences"
     preferences.write_text(recipe.preferences(), encoding="utf-8")
-    command = recipe.mmdebstrap(str(root), apt.mirror(), str(preferences), apt.proxy_options(), extra)
+    run_mmdebstrap(recipe.mmdebstrap(str(root), apt.mirror(), str(preferences), apt.proxy_options(), extra), report, lock)
+
+
+def run_mmdebstrap(command: list[str], report: Report, lock: int) -> None:
+    """Runs it to its end and reports its phases. ``lock`` is inherited. ImageError."""
     said: list[str] = []
     # pdeathsig: when this process is killed, the build must not go on alone.
     with subprocess.Popen(

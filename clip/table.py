@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
+from clip.render import checks
 from crds.cluster import NetworkSpec, address_problem
 from crds.node import Node
 
@@ -73,7 +74,7 @@ def make_table(
         if mac is None:
             continue
         revision = revisions.get(node.name, "no image was built for it yet: see mxctl get images")
-        problem = _problem(network, node, macs, addresses) or (revision if isinstance(revision, str) else "")
+        problem = _problem(network, node, macs, addresses) or _why_not(revision)
         if problem or address is None or isinstance(revision, str):
             problems[node.name] = problem
             continue
@@ -82,8 +83,23 @@ def make_table(
     return Table(network, tuple(rows), problems, frozenset(refused))
 
 
+def _why_not(revision: Revision | str) -> str:
+    if isinstance(revision, str):
+        return revision
+    try:
+        checks.words(revision.arguments)
+    except checks.RenderError as error:
+        return str(error)
+    return ""
+
+
 def _problem(network: NetworkSpec, node: Node, macs: dict[str, str], addresses: dict[str, str]) -> str:
-    mac, address = node.spec.mac, node.spec.address
+    mac, address = node.spec.mac or "", node.spec.address
+    try:
+        checks.name(node.name)
+        checks.mac(mac)
+    except checks.RenderError as error:
+        return str(error)
     if address is None:
         return f"it has the network card {mac} but no address: set spec.address"
     if mac in macs:

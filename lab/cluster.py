@@ -37,7 +37,7 @@ PHASES = image.PHASES + 4  # at most, and one a node; see phases()
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as it is now. ``services`` is what its first process says of each (see node_init.py)."""
+    """A node as it is now. ``services`` is what its first process says of each (see nodeagent/init.py)."""
 
     node: LabNode
     on: bool

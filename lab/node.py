@@ -19,9 +19,10 @@ from lab.cgroups import Groups
 from lab.errors import LabError
 from lab.model import HEAD, Lab, LabNode, Places, Power, ProcessId
 from lab.process import identify, is_alive, send, wait_gone
+from nodeagent import init
 
 BOOT = Path(__file__).with_name("node_boot.py")
-INIT = Path(__file__).with_name("node_init.py")
+INIT = Path(init.__file__)
 _BOOT_SECONDS = 30
 _ORDERLY_SECONDS = 6.0  # the first process gives its services 4
 KILL_SECONDS = 15.0
@@ -138,7 +139,7 @@ def command_line(lab: str, node: LabNode, command: Sequence[str]) -> list[str]:
 
 
 def services(node: LabNode) -> dict[str, dict[str, object]]:
-    """How the node's services go, by name, as its first process wrote it (see node_init.py); empty when it is off."""
+    """How the node's services go, by name, as its first process wrote it (see nodeagent/init.py); empty when it is off."""
     if not is_alive(node.init) or node.init is None:
         return {}
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):

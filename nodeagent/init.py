@@ -1,8 +1,9 @@
-"""The first process of a node: keeps its services running and reaps orphans. Copied into the node as /usr/sbin/mx-init.
+"""The first process of a node: keeps its services running and reaps orphans. Namespace nodes have a copy as /usr/sbin/mx-init.
 
 Runs on the image's Python without any package. A service that ends is started again half a second later, whoever killed it;
 nothing else on the node is touched then, so jobs survive the death of every daemon: their shims become children of this process.
-SIGTERM ends the services, then this process, and with it the kernel ends everything on the node.
+SIGTERM ends the services, then this process, and with it the kernel ends everything on the node. On a machine (it has /etc/mx/machine)
+the first process must never end: SIGTERM switches the machine off, SIGINT, which is Ctrl-Alt-Del, boots it again.
 
 What runs is read from /etc/mx/services.json: ``[{"name": …, "command": [...]}]``. How it goes is written to
 /run/mx/services.json: ``{name: {"pid": …, "starts": …, "since": unix seconds, "ended": wait status or null}}``.
@@ -17,9 +18,12 @@ from pathlib import Path
 
 PLAN = Path("/etc/mx/services.json")
 STATE = Path("/run/mx/services.json")
+MACHINE = Path("/etc/mx/machine")
 LOGS = Path("/var/log/mx")
 PAUSE_SECONDS = 0.5
 STOP_SECONDS = 4.0
+# reboot(2): boot again, switch off, send us SIGINT at Ctrl-Alt-Del instead of booting again at once.
+REBOOT, POWER_OFF, TELL_US = 0x1234567, 0x4321FEDC, 0
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 # Python ignores these two, and what is ignored stays so in children.
 RESET = {signal.SIGPIPE, signal.SIGXFSZ, *SIGNALS}
@@ -113,8 +117,8 @@ def wait_time(services: list[Service]) -> float:
     return max(0.0, min(waiting, default=60.0))
 
 
-def supervise(services: list[Service]) -> None:
-    """Until somebody says stop."""
+def supervise(services: list[Service]) -> int:
+    """Until somebody says stop; returns the signal."""
     while True:
         changed = reap(services)
         changed |= start_due(services)
@@ -122,7 +126,7 @@ def supervise(services: list[Service]) -> None:
             write_state(services)
         told = signal.sigtimedwait(SIGNALS, wait_time(services))
         if told is not None and told.si_signo != signal.SIGCHLD:
-            return
+            return told.si_signo
 
 
 def stop(services: list[Service]) -> None:
@@ -136,14 +140,32 @@ def stop(services: list[Service]) -> None:
         reap(services)
 
 
+def leave_machine(told: int) -> None:
+    """Ends the machine itself: off, or again."""
+    os.sync()
+    say("booting again" if told == signal.SIGINT else "switching off")
+    reboot(REBOOT if told == signal.SIGINT else POWER_OFF)
+
+
+def reboot(command: int) -> None:
+    """reboot(2)."""
+    import ctypes  # late: most nodes never need it
+
+    ctypes.CDLL(None).reboot(command)
+
+
 def main() -> None:
     """Runs the node until SIGTERM."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     STATE.parent.mkdir(parents=True, exist_ok=True)
     LOGS.mkdir(parents=True, exist_ok=True)
     services = read_plan()
-    supervise(services)
+    if MACHINE.exists():
+        reboot(TELL_US)
+    told = supervise(services)
     stop(services)
+    if MACHINE.exists():
+        leave_machine(told)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""``mx-clip``: the boot service. Runs on the head."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from clip.service.config import HTTP_PORT, TFTP, Config
+from clip.service.daemon import Clip
+from clip.table import Revision
+from store.etcd import EtcdKV
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """What we are told."""
+    parser = argparse.ArgumentParser(
+        prog="mx-clip", description="Answers machines that boot, and keeps DHCP and NFS in line with it."
+    )
+    parser.add_argument("--endpoints", required=True, metavar="HOST:PORT[,…]", help="etcd, as machines reach it, too")
+    parser.add_argument("--server", required=True, metavar="ADDRESS", help="our address in the machines' network")
+    parser.add_argument("--interface", required=True, help="our network card in it")
+    parser.add_argument("--state", type=Path, default=Path("/var/lib/mx/clip"), help="our files (default: %(default)s)")
+    parser.add_argument("--images", type=Path, default=Path("/var/lib/mx/images"), help="shelf of layers (default: %(default)s)")
+    parser.add_argument("--shared", type=Path, default=Path("/shared"), help="the shared file system (default: %(default)s)")
+    parser.add_argument("--http-port", type=int, default=HTTP_PORT, help="(default: %(default)s)")
+    parser.add_argument("--tftp", type=Path, default=TFTP, help="directory of iPXE's programs (default: %(default)s)")
+    parser.add_argument("--proxy", action="store_true", help="another DHCP server gives the addresses")
+    parser.add_argument("--layers", metavar="A:B", help="layers for machines of whose image nothing is known, topmost first")
+    parser.add_argument("--boot", metavar="LAYER", help="their kernel and initramfs")
+    parser.add_argument("--digest", default="", help="digest of that image")
+    parser.add_argument("--arguments", default="", help="more for their kernel's command line")
+    parser.add_argument("--verbose", action="store_true", help="say more")
+    return parser.parse_args(arguments)
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The same, typed."""
+    revision = None
+    if options.layers and options.boot:
+        revision = Revision(options.digest, tuple(options.layers.split(":")), options.boot, options.arguments)
+    return Config(
+        server=options.server,
+        interface=options.interface,
+        etcd=options.endpoints,
+        state=options.state,
+        images=options.images,
+        shared=options.shared,
+        http_port=options.http_port,
+        tftp=options.tftp,
+        proxy=options.proxy,
+        revision=revision,
+    )
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Until SIGTERM or SIGINT."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")])
+    try:
+        await Clip(config_of(options), kv).run()
+    finally:
+        await kv.close()
+
+
+def main() -> int:
+    """0 after a signal."""
+    options = parse(sys.argv[1:])
+    level = logging.DEBUG if options.verbose else logging.INFO
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(run(options))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""What mx-clip is told at its start: where it serves, where it keeps its files, what machines boot that nothing else is said of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip.render.dnsmasq import DhcpSettings
+from clip.render.ipxe import BootSettings
+from clip.render.nfs import NfsSettings
+from clip.table import Revision
+
+HTTP_PORT = 8080
+TFTP = Path("/usr/lib/ipxe")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """``state`` survives restarts of the head; ``images`` is the shelf of layers; ``shared`` the shared file system."""
+
+    server: str
+    interface: str
+    etcd: str
+    state: Path
+    images: Path
+    shared: Path
+    http_port: int = HTTP_PORT
+    tftp: Path = TFTP
+    proxy: bool = False
+    revision: Revision | None = None
+    """For machines whose Node says nothing of an image."""
+
+    @property
+    def hosts(self) -> Path:
+        """dnsmasq's directory of hosts."""
+        return self.state / "hosts.d"
+
+    @property
+    def dnsmasq(self) -> Path:
+        return self.state / "dnsmasq.conf"
+
+    @property
+    def dnsmasq_log(self) -> Path:
+        return self.state / "dnsmasq.log"
+
+    @property
+    def dnsmasq_pid(self) -> Path:
+        return self.state / "dnsmasq.pid"
+
+    @property
+    def ganesha(self) -> Path:
+        return self.state / "ganesha.conf"
+
+    @property
+    def ganesha_pid(self) -> Path:
+        return self.state / "ganesha.pid"
+
+    @property
+    def recovery(self) -> Path:
+        return self.state / "recovery"
+
+    @property
+    def nodes(self) -> Path:
+        """What each node keeps over reboots: a directory of its name."""
+        return self.state / "nodes"
+
+    @property
+    def dhcp_settings(self) -> DhcpSettings:
+        return DhcpSettings(
+            interface=self.interface,
+            server=self.server,
+            http_port=self.http_port,
+            hosts=str(self.hosts),
+            leases=str(self.state / "dnsmasq.leases"),
+            log=str(self.dnsmasq_log),
+            tftp=str(self.tftp),
+            proxy=self.proxy,
+        )
+
+    @property
+    def boot_settings(self) -> BootSettings:
+        return BootSettings(self.server, self.http_port, self.etcd)
+
+    @property
+    def nfs_settings(self) -> NfsSettings:
+        return NfsSettings(self.server, str(self.images), str(self.nodes), str(self.shared), str(self.recovery))
