@@ -1,7 +1,7 @@
 """The head layer: the programs of other people that serve machines, and the emulator that lab machines run in.
 
-A whole Debian tree of its own, because the building machine's release may have older ones (QEMU below 10 loses boots). Nothing of it is
-installed on the building machine; the head of a lab has it below the image's own layers, which win where both have a file.
+A whole Debian tree of its own, because the building machine's release may have older ones (QEMU below 10 loses boots). Nothing
+of it is installed on the building machine; the head of a lab has it below the image's own layers, which win where both have a file.
 """
 
 import hashlib

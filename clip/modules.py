@@ -13,8 +13,8 @@ from clip.errors import ImageError
 NEEDED = ("virtio_pci", "virtio_net", "nfsv4", "overlay", "bridge")
 """Loaded at every boot. All of them have to be there."""
 NETWORK_CARDS = (
-    "e1000", "e1000e", "igb", "igc", "ixgbe", "i40e", "ice", "r8169", "8139cp", "tg3", "bnx2", "bnx2x", "bnxt_en", "atlantic", "alx",
-    "atl1c", "sky2", "forcedeth", "mlx4_en", "mlx5_core", "vmxnet3", "ena", "hv_netvsc", "gve", "realtek", "broadcom",
+    "e1000", "e1000e", "igb", "igc", "ixgbe", "i40e", "ice", "r8169", "8139cp", "tg3", "bnx2", "bnx2x", "bnxt_en", "atlantic",
+    "alx", "atl1c", "sky2", "forcedeth", "mlx4_en", "mlx5_core", "vmxnet3", "ena", "hv_netvsc", "gve", "realtek", "broadcom",
 )  # fmt: skip
 """Of common machines; those the kernel has are taken along, and loaded where the hardware asks for them."""
 _UNPACK_SECONDS = 30

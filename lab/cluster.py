@@ -5,6 +5,7 @@ Every step is recorded before it is taken, and taking down looks at names and co
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -15,18 +16,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from clip import image
-from clip.cache import Shelf
+from clip import head, image, initramfs
+from clip.cache import Shelf, state_dir
 from clip.errors import ClipError
 from clip.lock import locked
 from clip.progress import Report, silent
-from lab import network, node, plan
+from lab import machine, network, node, plan
 from lab.cgroups import Groups
 from lab.enrol import open_authority
 from lab.errors import LabError, LabExists
 from lab.model import Lab, LabNode, Places, Power
-from lab.ready import SECONDS as READY_SECONDS
+from lab.ready import MOST_SECONDS as READY_SECONDS
 from lab.ready import context_of
+from lab.ready import seconds as ready_seconds
 from store import context
 
 _LOCK_SECONDS = READY_SECONDS + 60  # up holds it until the lab is ready
@@ -52,6 +54,7 @@ def up(
     *,
     services: plan.Services = plan.EVERYTHING,
     packages: Sequence[str] = (),
+    machines: plan.Machines = plan.NO_MACHINES,
     report: Report = silent,
 ) -> Lab:
     """Starts a lab and returns when etcd and all agents answer. ``cpus`` and ``memory``: one quantity, or one a node.
@@ -61,13 +64,30 @@ def up(
     """
     check_machine()
     plan.check_name(name)
-    planned = plan.plan_nodes(nodes, cpus, memory, os.cpu_count() or 1, services)
+    planned = (
+        [plan.only_head(services)]
+        if nodes == 0 and machines.count
+        else plan.plan_nodes(nodes, cpus, memory, os.cpu_count() or 1, services)
+    )
+    planned += plan.plan_machines(machines, nodes)
     places = Places(name)
-    built = _image(report, packages)
+    wished = (*packages, *plan.MACHINE_PACKAGES) if machines.count else packages
+    built = _image(report, wished)
+    head_layer, boot = _boot_layers(places, built, report) if machines.count else ("", "")
+    if head_layer:
+        planned[0].services += plan.boot_services((built.agent, built.base), boot, built.digest)
     with _changing(places):
         if places.directory.exists():
             raise LabExists(f"lab {name} is there already; take it down with mxctl lab down --name {name}, or choose another name")
-        lab = Lab(name=name, base=built.base, agent=built.agent, config_file=str(context.config_file()), nodes=planned)
+        lab = Lab(
+            name=name,
+            base=built.base,
+            agent=built.agent,
+            head=head_layer,
+            boot=boot,
+            config_file=str(context.config_file()),
+            nodes=planned,
+        )
         places.save(lab)
         try:
             _build(places, lab, report)
@@ -77,18 +97,21 @@ def up(
     return lab
 
 
-def phases(nodes: int, packages: Sequence[str] = ()) -> int:
+def phases(nodes: int, packages: Sequence[str] = (), machines: plan.Machines = plan.NO_MACHINES) -> int:
     """How many phases ``up`` will report, for a bar. LabError."""
+    wished = (*packages, *plan.MACHINE_PACKAGES) if machines.count else packages
+    more = head.PHASES if machines.count and not head.is_built(Shelf.of(state_dir()), platform.machine()) else 0
     try:
-        built = image.is_built(image.wanted(packages=packages)[0])
+        built = image.is_built(image.wanted(packages=wished)[0])
     except ClipError as error:
         raise LabError(str(error)) from error
-    return PHASES + nodes - (image.PHASES if built else 0)
+    return PHASES + nodes + machines.count + more - (image.PHASES if built else 0)
 
 
 def _build(places: Places, lab: Lab, report: Report) -> None:
     report("connecting nodes")
-    image.NodeImage(lab.base, lab.agent, places.state).hold(f"lab-{lab.name}")
+    for layer in filter(None, (lab.base, lab.agent, lab.head, lab.boot)):
+        Shelf.of(places.state).hold(layer, f"lab-{lab.name}")
     places.shared.mkdir(mode=0o1777)
     places.shared.chmod(0o1777)
     network.create_bridge(places)
@@ -110,18 +133,29 @@ def _switch_on(places: Places, lab: Lab, nodes: Sequence[LabNode]) -> None:
     places.save(lab)
 
     def switch_on(each: LabNode) -> None:
-        each.init = node.power_on(places, lab, each)
+        each.init = (machine if each.machine else node).power_on(places, lab, each)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(switch_on, nodes))
     places.save(lab)
 
 
+def _boot_layers(places: Places, built: image.NodeImage, report: Report) -> tuple[str, str]:
+    """The layers that serve machines: head and boot."""
+    shelf = Shelf.of(places.state)
+    try:
+        head_layer = head.ensure(shelf, platform.machine(), report)
+        report("making the initramfs")
+        return head_layer, initramfs.ensure(shelf, built.base)
+    except ClipError as error:
+        raise LabError(str(error)) from error
+
+
 def _wait_until_ready(places: Places, nodes: Sequence[LabNode], since: datetime, report: Report) -> None:
     names = ",".join(each.name for each in nodes)
     waiting = [sys.executable, "-m", "lab.ready", places.lab, names, since.isoformat(), str(places.state)]
     # pdeathsig: when we are killed, it must not stay behind in the lab's namespace
-    command = ["setpriv", "--pdeathsig", "TERM", "--", "timeout", f"{READY_SECONDS + 30:.0f}", *waiting]
+    command = ["setpriv", "--pdeathsig", "TERM", "--", "timeout", f"{ready_seconds(nodes) + 30:.0f}", *waiting]
     with subprocess.Popen(
         command, cwd=image.project_dir(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -189,7 +223,7 @@ def stop_node(name: str, node_name: str, *, hard: bool = False) -> bool:
         was_on = node.is_on(chosen)
         chosen.power = Power.OFF
         places.save(lab)
-        node.power_off(places, name, chosen, hard=hard)
+        (machine if chosen.machine else node).power_off(places, name, chosen, hard=hard)
     return was_on
 
 
@@ -206,6 +240,12 @@ def start_node(name: str, node_name: str) -> bool:
         _switch_on(places, lab, [chosen])
         _wait_until_ready(places, [chosen], since, silent)
     return True
+
+
+def console(name: str, node_name: str) -> Path:
+    """Where a machine's console is logged. NoSuchLab, LabError."""
+    places = Places(name)
+    return machine.console(places, places.load().node(node_name))
 
 
 def exec_command(name: str, node_name: str, command: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from lab.errors import LabError, NoSuchLab
 
 HEAD = "head"
 HEAD_ADDRESS = "10.77.0.1"
+BRIDGE = "br0"
 PREFIX_LENGTH = 24
 ENDPOINT = f"{HEAD_ADDRESS}:2379"
 MOST_NODES = 99
@@ -49,6 +50,22 @@ class Service(Model):
     """Program and arguments, as seen on the node."""
 
 
+class Firmware(StrEnum):
+    """What a machine starts with."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class LabMachine(Model):
+    """A bare virtual machine: a network card, memory, and nothing else."""
+
+    firmware: Firmware = Firmware.BIOS
+    """What it starts with."""
+    declared: bool = True
+    """The cluster is told of it; otherwise it has to be approved."""
+
+
 class LabNode(Model):
     """One node of a lab; the head is one too."""
 
@@ -64,6 +81,8 @@ class LabNode(Model):
     """Bytes all on it may use; None for no limit."""
     services: list[Service] = Field(default_factory=list)
     """What it runs."""
+    machine: LabMachine | None = None
+    """A virtual machine that boots over the network; None: namespaces."""
     power: Power = Power.OFF
     """Intended state."""
     init: ProcessId | None = None
@@ -79,6 +98,10 @@ class Lab(Model):
     """Base layer of the image its nodes run."""
     agent: str
     """Agent layer of that image."""
+    head: str = ""
+    """Layer with the programs that serve machines; empty when there are none."""
+    boot: str = ""
+    """Layer with the machines' kernel and initramfs."""
     config_file: str
     """The mxctl configuration its context was written to."""
     ready: bool = False
@@ -112,11 +135,17 @@ class Places:
         self.shared = self.directory / "shared"
         self.head = self.node(HEAD) / "upper"
         self.authority = self.head / "var/lib/mx/authority"
+        self.clip = self.directory / "clip"
+        """The boot service's files; what machines keep is below it."""
         self.netns = f"mx-{lab}"
 
     def node(self, node: str) -> Path:
         """The node's own directory: its disk (upper) and what the overlay needs."""
         return self.directory / "nodes" / node
+
+    def machine_state(self, node: str) -> Path:
+        """What a machine keeps over reboots, as it has it at /var/lib/mx/agent."""
+        return self.clip / "nodes" / node
 
     def node_netns(self, node: str) -> str:
         """Name of the node's network namespace; the head's is the lab's own, with the bridge."""

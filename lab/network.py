@@ -10,10 +10,9 @@ from pathlib import Path
 
 from clip.lock import locked
 from lab.errors import LabError
-from lab.model import HEAD, HEAD_ADDRESS, PREFIX_LENGTH, LabNode, Places
+from lab.model import BRIDGE, HEAD, HEAD_ADDRESS, PREFIX_LENGTH, LabNode, Places
 
 NAMED = Path("/run/netns")
-BRIDGE = "br0"
 NODE_BRIDGE = "mx0"  # as the agents expect it
 # Its own: otherwise it takes its ports' lowest, and a node switched off or on would change the head's address under all others.
 BRIDGE_MAC = "52:54:00:77:ff:01"
@@ -59,6 +58,15 @@ def plug_in(places: Places, node: LabNode) -> None:
         f"link set {NODE_BRIDGE} up",
         f"route add default via {HEAD_ADDRESS}",
     )
+
+
+def plug_in_machine(places: Places, node: LabNode) -> str:
+    """A fresh tap on the bridge for a virtual machine; returns its name."""
+    tap = f"v-{node.name}"
+    unplug(places, node.name)
+    _ip("-n", places.netns, "tuntap", "add", "dev", tap, "mode", "tap")
+    _batch(places.netns, f"link set {tap} master {BRIDGE} up")
+    return tap
 
 
 def cut(places: Places, node: str) -> None:

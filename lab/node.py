@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clip.cache import Shelf
 from clip.image import NodeImage
 from lab import network, plan
 from lab.cgroups import Groups
@@ -39,7 +40,7 @@ def power_on(places: Places, lab: Lab, node: LabNode) -> ProcessId:
     _write_disk(places, lab, node)
     boot_plan = places.node(node.name) / "boot.json"
     boot_plan.write_text(json.dumps(_boot_plan(places, lab, node, groups)), encoding="utf-8")
-    return _boot(node, boot_plan)
+    return boot(node, boot_plan)
 
 
 def power_off(places: Places, lab: str, node: LabNode | str, *, hard: bool) -> None:
@@ -88,16 +89,32 @@ def _boot_plan(places: Places, lab: Lab, node: LabNode, groups: Groups) -> dict[
         "netns": str(network.NAMED / places.node_netns(node.name)),
         "entrances": [str(path) for path in groups.entrances],
         "views": [[str(source), name] for source, name in groups.views],
-        "lower": NodeImage(lab.base, lab.agent, places.state).lower,
+        "lower": _lower(places, lab, node),
         "upper": str(directory / "upper"),
         "work": str(directory / "work"),
         "root": str(directory / "root"),
-        "shared": str(places.shared),
+        "binds": _binds(places, lab, node),
         "log": str(directory / "upper/var/log/mx/init.log"),
     }
 
 
-def _boot(node: LabNode, boot_plan: Path) -> ProcessId:
+def _lower(places: Places, lab: Lab, node: LabNode) -> str:
+    """The head of a lab with machines has the programs that serve them, below all else."""
+    lower = NodeImage(lab.base, lab.agent, places.state).lower
+    return f"{lower}:{Shelf.of(places.state).root(lab.head)}" if node.name == HEAD and lab.head else lower
+
+
+def _binds(places: Places, lab: Lab, node: LabNode) -> list[tuple[str, str, str]]:
+    """Directories of the host: source, place in the node, access."""
+    binds = [(str(places.shared), "shared", "rw")]
+    if node.name == HEAD and lab.head:
+        places.clip.mkdir(mode=0o700, exist_ok=True)
+        binds.append((str(places.clip), plan.CLIP.lstrip("/"), "rw"))
+        binds.append((str(Shelf.of(places.state).directory), plan.IMAGES.lstrip("/"), "ro"))
+    return binds
+
+
+def boot(node: LabNode, boot_plan: Path) -> ProcessId:
     done = subprocess.run(
         [sys.executable, "-ISE", str(BOOT), str(boot_plan)],
         stdin=subprocess.DEVNULL,
@@ -115,6 +132,8 @@ def _boot(node: LabNode, boot_plan: Path) -> ProcessId:
 
 def command_line(lab: str, node: LabNode, command: Sequence[str]) -> list[str]:
     """A command of the host that runs ``command`` on the node, as one of its own processes; LabError when it is off."""
+    if node.machine is not None:
+        raise LabError(f"node {node.name} is a virtual machine, which nobody enters; see mxctl lab console {node.name}")
     if node.init is None or not is_alive(node.init):
         raise LabError(f"node {node.name} of lab {lab} is off; start it with mxctl lab start-node {node.name}")
     entrances = [str(path) for path in Groups(lab, node.name).entrances]

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from crds.quantity import format_cpu, parse_cpu, parse_memory
+from clip import initramfs
+from crds.quantity import format_cpu, human_memory, parse_cpu, parse_memory
 from lab.errors import LabError
-from lab.model import ENDPOINT, HEAD, HEAD_ADDRESS, LAB_NAME, MOST_NODES, LabNode, Service
+from lab.model import BRIDGE, ENDPOINT, HEAD, HEAD_ADDRESS, LAB_NAME, MOST_NODES, Firmware, LabMachine, LabNode, Service
 
 DEFAULT_CPUS = "0.35"
 DEFAULT_MEMORY = "512Mi"
@@ -45,6 +46,18 @@ ETCDCTL = {  # so that people find etcd on the head, as its administrator
     "ETCDCTL_KEY": f"{HEAD_TLS}/clip.key",
 }
 
+CLIP, IMAGES = "/var/lib/mx/clip", "/var/lib/mx/images"
+"""The boot service's files and the shelf of layers, as seen on the head."""
+MACHINE_PACKAGES = ("linux-image-cloud-amd64", *initramfs.PACKAGES)
+"""What a base needs so that machines boot it."""
+MACHINE_MEMORY = "1Gi"
+LEAST_MACHINE_MEMORY = 384 * 2**20  # kernel, initramfs and agent need that much
+MOST_MACHINES = 16
+# What makes an emulated machine faster, and lets it start again when its kernel gives up.
+MACHINE_ARGUMENTS = (
+    "console=ttyS0 loglevel=4 panic=10 mitigations=off tsc=reliable no_timer_check nokaslr raid=noautodetect random.trust_cpu=on"
+)
+
 Value = TypeVar("Value")
 
 
@@ -60,6 +73,33 @@ def agent_service(node: str) -> tuple[Service, ...]:
     """The node agent as it runs on ``node``, and the guard beside it."""
     agent = Service(name="nodeagent", command=["mx-nodeagent", "--node", node, "--endpoints", ENDPOINT, "--tls", TLS])
     return (agent, Service(name="guard", command=["mx-guard"]))
+
+
+def boot_services(layers: Sequence[str], boot: str, digest: str) -> tuple[Service, ...]:
+    """What the head runs for machines that boot this image. dnsmasq and ganesha wait until mx-clip has written their files."""
+    clip = [
+        "mx-clip",
+        f"--endpoints={ENDPOINT}",
+        f"--server={HEAD_ADDRESS}",
+        f"--interface={BRIDGE}",
+        f"--state={CLIP}",
+        f"--images={IMAGES}",
+        f"--layers={':'.join(layers)}",
+        f"--boot={boot}",
+        f"--digest={digest}",
+        f"--arguments={MACHINE_ARGUMENTS}",
+    ]
+    dnsmasq = f"dnsmasq --keep-in-foreground --user=root --conf-file={CLIP}/dnsmasq.conf --pid-file={CLIP}/dnsmasq.pid"
+    ganesha = f"ganesha.nfsd -F -f {CLIP}/ganesha.conf -L /var/log/mx/ganesha.log -p {CLIP}/ganesha.pid -N NIV_EVENT"
+    return (
+        Service(name="clip", command=clip),
+        Service(name="dnsmasq", command=_once_there(f"{CLIP}/dnsmasq.conf", dnsmasq)),
+        Service(name="nfs", command=_once_there(f"{CLIP}/ganesha.conf", ganesha)),
+    )
+
+
+def _once_there(file: str, command: str) -> list[str]:
+    return ["sh", "-c", f"until [ -s {file} ]; do sleep 0.1; done; exec {command}"]
 
 
 EVERYTHING = Services((ETCD, RECONCILER), agent_service)
@@ -95,8 +135,12 @@ def plan_nodes(nodes: int, cpus: str, memory: str, cores: int, services: Service
     each_cpus = spread(parse_list(cpus, parse_cpu, "--cpus"), nodes, "--cpus")
     each_memory = spread(parse_list(memory, parse_memory, "--memory"), nodes, "--memory")
     _check_limits(each_cpus, each_memory, cores)
-    head = LabNode(name=HEAD, address=HEAD_ADDRESS, services=list(services.head))
-    return [head, *(_node(i, each_cpus[i - 1], each_memory[i - 1], services) for i in range(1, nodes + 1))]
+    return [only_head(services), *(_node(i, each_cpus[i - 1], each_memory[i - 1], services) for i in range(1, nodes + 1))]
+
+
+def only_head(services: Services) -> LabNode:
+    """For a lab in which all nodes are machines."""
+    return LabNode(name=HEAD, address=HEAD_ADDRESS, services=list(services.head))
 
 
 def _check_limits(cpus: list[float], memory: list[int], cores: int) -> None:
@@ -124,9 +168,47 @@ def _node(number: int, cpus: float, memory: int, services: Services) -> LabNode:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """What was asked for beside the namespace nodes."""
+
+    declared: int = 0
+    undeclared: int = 0
+    firmware: Firmware = Firmware.BIOS
+    memory: str = MACHINE_MEMORY
+
+    @property
+    def count(self) -> int:
+        return self.declared + self.undeclared
+
+
+NO_MACHINES = Machines()
+
+
+def plan_machines(wish: Machines, nodes: int) -> list[LabNode]:
+    """The machines, named on from the namespace nodes: n3, n4, …; those that nobody declares are u1, u2, … LabError."""
+    if not 0 <= wish.declared <= MOST_MACHINES or not 0 <= wish.undeclared <= MOST_MACHINES:
+        raise LabError(f"--machines {wish.declared} --undeclared {wish.undeclared}: a lab has up to {MOST_MACHINES} of each")
+    [memory] = spread(parse_list(wish.memory, parse_memory, "--machine-memory"), 1, "--machine-memory")
+    if memory < LEAST_MACHINE_MEMORY:
+        raise LabError(f"--machine-memory {wish.memory}: a machine needs {human_memory(LEAST_MACHINE_MEMORY)} or more")
+    declared = [
+        _machine(f"n{nodes + i}", nodes + i, memory, LabMachine(firmware=wish.firmware)) for i in range(1, wish.declared + 1)
+    ]
+    return declared + [
+        _machine(f"u{i}", 0x80 + i, memory, LabMachine(firmware=wish.firmware, declared=False))
+        for i in range(1, wish.undeclared + 1)
+    ]
+
+
+def _machine(name: str, number: int, memory: int, machine: LabMachine) -> LabNode:
+    address = f"10.77.0.{10 + number}" if machine.declared else ""
+    return LabNode(name=name, address=address, mac=f"52:54:00:77:00:{number:02x}", memory=memory, machine=machine)
+
+
 def hosts_file(nodes: Sequence[LabNode], own: str) -> str:
     """/etc/hosts of the node called ``own``."""
-    lines = ["127.0.0.1 localhost", *(f"{node.address} {node.name}" for node in nodes)]
+    lines = ["127.0.0.1 localhost", *(f"{node.address} {node.name}" for node in nodes if node.address)]
     if all(node.name != own for node in nodes):
         raise LabError(f"node {own!r} is not one of the lab's")
     return "\n".join(lines) + "\n"

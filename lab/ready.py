@@ -17,8 +17,9 @@ from clip.registry import Registry
 from crds import keys
 from crds.load import Alive
 from crds.organisations import person
+from lab import machine
 from lab.declare import declare_nodes
-from lab.enrol import ADMIN, admin_files, enrol, open_authority
+from lab.enrol import ADMIN, admin_files, enrol, enrol_in, open_authority
 from lab.errors import LabError
 from lab.model import ENDPOINT, HEAD, Lab, LabNode, Places
 from lab.node import is_on, log_tail, services
@@ -28,7 +29,8 @@ from store.etcd import EtcdKV
 from store.kv import KV
 from store.rights import EtcdRights
 
-SECONDS = 60.0
+SECONDS, MACHINE_SECONDS = 60.0, 120.0
+MOST_SECONDS = SECONDS + MACHINE_SECONDS
 MOST_STARTS = 8  # a service that had to be started so often is broken
 _POLL_SECONDS = 0.1
 
@@ -57,6 +59,11 @@ def context_of(places: Places) -> Context:
     )
 
 
+def seconds(nodes: Sequence[LabNode]) -> float:
+    """How long these may take."""
+    return MOST_SECONDS if any(node.machine for node in nodes) else SECONDS
+
+
 async def wait_for_etcd(wait: Wait, kv: KV) -> None:
     """Until it answers."""
     while True:
@@ -70,11 +77,15 @@ async def wait_for_etcd(wait: Wait, kv: KV) -> None:
 
 async def wait_for_agents(wait: Wait, kv: EtcdKV) -> None:
     """Until each agent has its certificate and its heartbeat of this start is there. Polls: it takes a second or two, once."""
-    missing = {node.name for node in wait.nodes if _runs(node, "nodeagent")}
+    missing = {node.name for node in wait.nodes if _has_agent(node)}
     registry = Registry(kv, EtcdRights(kv.channel), open_authority(wait.places))
     while missing:
         for name in sorted(missing):
-            enrolled = not _has_tls(wait.lab.node(name)) or await enrol(registry, wait.lab.node(name))
+            node = wait.lab.node(name)
+            if node.machine:
+                enrolled = await enrol_in(registry, wait.places.machine_state(name) / "tls", name, node.mac)
+            else:
+                enrolled = not _has_tls(node) or await enrol(registry, node)
             if enrolled and await _is_alive(kv, name, wait.since):
                 missing.remove(name)
                 print(f"{name} is alive", flush=True)
@@ -89,6 +100,14 @@ async def _is_alive(kv: KV, node: str, since: datetime) -> bool:
         return found is not None and Alive.model_validate_json(found.value).since >= since
     except ValidationError:
         return False
+
+
+def _is_declared(node: LabNode) -> bool:
+    return node.machine is None or node.machine.declared
+
+
+def _has_agent(node: LabNode) -> bool:
+    return node.machine.declared if node.machine else _runs(node, "nodeagent")
 
 
 def _has_tls(node: LabNode) -> bool:
@@ -106,6 +125,8 @@ def _runs_head(wait: Wait) -> bool:
 
 def _fail_if_broken(wait: Wait) -> None:
     for node in wait.nodes:
+        if node.machine and not is_on(node):
+            raise LabError(f"machine {node.name} went off: {machine.console_tail(wait.places, node)}")
         if not is_on(node):
             raise LabError(f"node {node.name} went off: {log_tail(wait.places, node.name, 'init')}")
         for name, state in services(node).items():
@@ -119,7 +140,8 @@ def _what_is_missing(wait: Wait) -> str:
         for node in wait.nodes
         for service in node.services
     ]
-    return f"lab {wait.lab.name} did not become ready in {SECONDS:.0f} s. Ends of the logs:\n" + "\n".join(logs)
+    logs += [f"console of {node.name}: {machine.console_tail(wait.places, node)}" for node in wait.nodes if node.machine]
+    return f"lab {wait.lab.name} did not become ready in {seconds(wait.nodes):.0f} s. Ends of the logs:\n" + "\n".join(logs)
 
 
 async def wait_until_ready(wait: Wait) -> None:
@@ -128,12 +150,12 @@ async def wait_until_ready(wait: Wait) -> None:
         return
     kv = await connect(context_of(wait.places), timeout=2.0)
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds(wait.nodes)):
             await wait_for_etcd(wait, kv)
             if _runs_head(wait):
                 await EtcdRights(kv.channel).secure([person(ADMIN)])
             print("etcd answers", flush=True)
-            await declare_nodes(kv, [node for node in wait.nodes if node.name != HEAD])
+            await declare_nodes(kv, [node for node in wait.nodes if node.name != HEAD and _is_declared(node)])
             await wait_for_agents(wait, kv)
     except TimeoutError as error:
         raise LabError(_what_is_missing(wait)) from error

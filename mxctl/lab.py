@@ -12,7 +12,7 @@ from rich.table import Table
 
 from clip.progress import reporting
 from crds.quantity import format_cpu, human_memory
-from lab import cluster, model, plan
+from lab import cluster, machine, model, plan
 from lab.errors import LabError
 from store import context as contexts
 from store.errors import StoreError
@@ -67,11 +67,27 @@ def lab() -> None:
 
 @lab.command()
 @click.option("--name", metavar="LAB", default=DEFAULT_NAME, show_default=True, help="Up to 12 lower-case letters and digits.")
-@click.option("--nodes", type=int, default=4, show_default=True, help="How many nodes, besides the head.")
+@click.option("--nodes", type=int, help="How many nodes made of namespaces, besides the head; 4, or none beside machines.")
 @click.option("--cpus", default=plan.DEFAULT_CPUS, show_default=True, help="Cores for jobs: one value, or one for each node.")
 @click.option("--memory", default=plan.DEFAULT_MEMORY, show_default=True, help="Memory limit: one value, or one for each node.")
 @click.option("--packages", metavar="A,B", default="", help="Debian packages that the nodes have beside the usual ones.")
-def up(name: str, nodes: int, cpus: str, memory: str, packages: str) -> None:
+@click.option(
+    "--machines", type=int, default=0, help="Bare virtual machines that boot over the network; emulated, so they are slow."
+)
+@click.option("--undeclared", type=int, default=0, help="Machines the cluster is not told of: see mxctl approve.")
+@click.option("--firmware", type=click.Choice([each.value for each in model.Firmware]), default="bios", help="Of the machines.")
+@click.option("--machine-memory", default=plan.MACHINE_MEMORY, show_default=True, help="Of each machine.")
+def up(
+    name: str,
+    nodes: int | None,
+    cpus: str,
+    memory: str,
+    packages: str,
+    machines: int,
+    undeclared: int,
+    firmware: str,
+    machine_memory: str,
+) -> None:
     """Starts a lab, and makes it the current context.
 
     The cores of all nodes together must stay below this machine's. With --packages the nodes run an image of their own, which is
@@ -82,11 +98,17 @@ def up(name: str, nodes: int, cpus: str, memory: str, packages: str) -> None:
     mxctl lab up --name t --nodes 3 --cpus 0.4 --memory 1Gi
     mxctl lab up --nodes 3 --cpus 0.8,0.3,0.2 --memory 1Gi,512Mi,512Mi
     mxctl lab up --packages gcc,libc6-dev,nodejs
+    mxctl lab up --machines 2 --undeclared 1
+    mxctl lab up --nodes 1 --machines 1 --firmware uefi
     """
     wished = tuple(package for package in packages.split(",") if package)
-    with plain_errors(), reporting(f"lab {name}", cluster.phases(nodes, wished)) as report:
-        cluster.up(name, nodes, cpus, memory, packages=wished, report=report)
-    click.echo(f"lab/{name} started, {nodes} nodes; context lab-{name} is current")
+    bare = plan.Machines(machines, undeclared, model.Firmware(firmware), machine_memory)
+    if nodes is None:
+        nodes = 0 if bare.count else 4
+    with plain_errors(), reporting(f"lab {name}", cluster.phases(nodes, wished, bare)) as report:
+        cluster.up(name, nodes, cpus, memory, packages=wished, machines=bare, report=report)
+    held = f", {undeclared} undeclared machines are held" if undeclared else ""
+    click.echo(f"lab/{name} started, {nodes + machines} nodes{held}; context lab-{name} is current")
 
 
 @lab.command()
@@ -174,6 +196,24 @@ def exec_(name: str | None, node: str, command: tuple[str, ...]) -> None:
     with plain_errors():
         line = cluster.exec_command(chosen(name), node, argv)
     os.execvp(line[0], line)
+
+
+@lab.command()
+@name_option
+@click.option("-f", "--follow", is_flag=True, help="Go on showing what it says.")
+@click.argument("node")
+def console(name: str | None, follow: bool, node: str) -> None:
+    """Shows what a machine said on its console, over all its boots.
+
+    \b
+    mxctl lab console n1
+    mxctl lab console u1 -f
+    """
+    with plain_errors():
+        path = cluster.console(chosen(name), node)
+    if follow:
+        os.execvp("tail", ["tail", "-n", "+1", "-F", str(path)])
+    click.echo(machine.readable(path.read_bytes()) if path.exists() else "(nothing yet)", nl=False)
 
 
 @lab.command("stop-node")

@@ -2,8 +2,8 @@
 
 Runs on the image's Python without any package. A service that ends is started again half a second later, whoever killed it;
 nothing else on the node is touched then, so jobs survive the death of every daemon: their shims become children of this process.
-SIGTERM ends the services, then this process, and with it the kernel ends everything on the node. On a machine (it has /etc/mx/machine)
-the first process must never end: SIGTERM switches the machine off, SIGINT, which is Ctrl-Alt-Del, boots it again.
+SIGTERM ends the services, then this process, and with it the kernel ends everything on the node. On a machine (it has
+/etc/mx/machine) the first process must never end: SIGTERM switches it off, SIGINT, which is Ctrl-Alt-Del, boots it again.
 
 What runs is read from /etc/mx/services.json: ``[{"name": …, "command": [...]}]``. How it goes is written to
 /run/mx/services.json: ``{name: {"pid": …, "starts": …, "since": unix seconds, "ended": wait status or null}}``.

@@ -1,4 +1,4 @@
-"""Writes what was rendered for dnsmasq and the NFS server, and tells them. Files are replaced as a whole; what is right is left alone.
+"""Writes what was rendered for dnsmasq and the NFS server, and tells them. A file is replaced as a whole, and only if it differs.
 
 Who is told what: dnsmasq sees new and changed hosts by itself, not that a file is gone, so a host that goes is first told to be
 ignored, then its file is removed and dnsmasq gets SIGHUP; another configuration needs a fresh dnsmasq, which its supervisor starts.
@@ -68,7 +68,7 @@ def replace(path: Path, text: str) -> bool:
 
 
 def tell(pid_file: Path, program: str, number: signal.Signals) -> bool:
-    """Signals the program whose number is in the file, if it is still that program. False: it does not run, and will read its files."""
+    """Signals the program whose number is in the file, if it is still that one. False: it does not run now."""
     try:
         pid = int(pid_file.read_text(encoding="utf-8"))
         if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() != program:

@@ -1,4 +1,4 @@
-"""What a message of a machine changes in what is known of it. Pure: the record before, the message, the time -> the record after."""
+"""What a message of a machine changes in what is known of it. Pure: record before, message, time -> record after."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
