@@ -1,7 +1,7 @@
 """A virtual machine of a lab: bare, with a network card and memory, without a disk. It boots over the network as real ones do.
 
 QEMU runs in control groups and namespaces of its own, like a node made of namespaces, with the head layer as its root; so it is
-found and ended by the same means. Its only links to the host are its directory (console.log, qmp.sock) and a tap on the lab's bridge.
+found and ended by the same means. Its only links to the host are its directory (console.log, qmp.sock) and a tap on the bridge.
 Emulated throughout: a lab needs no virtualisation of the machine it is on.
 """
 
@@ -112,7 +112,7 @@ def _boot_plan(places: Places, node: LabNode, groups: Groups, head: Path, comman
         "upper": str(directory / "upper"),
         "work": str(directory / "work"),
         "root": str(directory / "root"),
-        "binds": [[str(directory / "machine"), MACHINE.lstrip("/"), "rw"]],
+        "binds": [[str(directory / "machine"), MACHINE.lstrip("/")]],
         "log": str(directory / "machine/qemu.log"),
         "command": command,
     }

@@ -104,13 +104,14 @@ def _lower(places: Places, lab: Lab, node: LabNode) -> str:
     return f"{lower}:{Shelf.of(places.state).root(lab.head)}" if node.name == HEAD and lab.head else lower
 
 
-def _binds(places: Places, lab: Lab, node: LabNode) -> list[tuple[str, str, str]]:
-    """Directories of the host: source, place in the node, access."""
-    binds = [(str(places.shared), "shared", "rw")]
+def _binds(places: Places, lab: Lab, node: LabNode) -> list[tuple[str, str]]:
+    """Directories of the host, and their places in the node."""
+    binds = [(str(places.shared), "shared")]
     if node.name == HEAD and lab.head:
         places.clip.mkdir(mode=0o700, exist_ok=True)
-        binds.append((str(places.clip), plan.CLIP.lstrip("/"), "rw"))
-        binds.append((str(Shelf.of(places.state).directory), plan.IMAGES.lstrip("/"), "ro"))
+        binds.append((str(places.clip), plan.CLIP.lstrip("/")))
+        # Not read-only: ganesha opens files of one file system by one of its mounts, so all the others would be read-only, too.
+        binds.append((str(Shelf.of(places.state).directory), plan.IMAGES.lstrip("/")))
     return binds
 
 

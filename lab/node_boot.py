@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 0x20, 0x1000, 0x4000, 0x40000
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 PIVOT_SECONDS = 10
 
@@ -84,16 +84,9 @@ def mount_root(plan: dict[str, Any]) -> None:
     mount("tmpfs", root / "tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
     mount_devices(root / "dev")
     mount_groups(root / "sys/fs/cgroup", plan["views"])
-    for source, target, access in plan["binds"]:
-        bind(source, root / target, read_only=access == "ro")
-
-
-def bind(source: str, target: Path, *, read_only: bool) -> None:
-    """A directory of the host's at a place in the node."""
-    target.mkdir(parents=True, exist_ok=True)
-    mount(source, target, None, MS_BIND)
-    if read_only:
-        mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+    for source, target in plan["binds"]:
+        (root / target).mkdir(parents=True, exist_ok=True)
+        mount(source, root / target, None, MS_BIND)
 
 
 def mount_devices(dev: Path) -> None:

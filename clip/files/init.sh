@@ -62,7 +62,7 @@ find_card() { # sets card
 }
 
 load_drivers() { # first what most have, then whatever the hardware asks for
-    modprobe -a virtio_pci virtio_net
+    modprobe virtio_net 2>/dev/null # virtual machines; others lack it, or have it in the kernel
     n=0
     until find_card; do
         for alias in /sys/bus/*/devices/*/modalias; do
@@ -86,9 +86,9 @@ connect() {
     [ -n "$gateway" ] && route add default gw "$gateway"
 }
 
-mount_nfs() { # SOURCE TARGET OPTIONS; never 4.2, with which ganesha has returned zeros for data
+mount_nfs() { # SOURCE TARGET OPTIONS; never 4.2, with which ganesha has returned zeros for data. Unshared: one is ro, others are rw
     mkdir -p "$2"
-    attempt "mount $server:$1" mount -t nfs4 -o "vers=4.1,addr=$server,clientaddr=$address,hard,$3" "$server:$1" "$2"
+    attempt "mount $server:$1" mount -t nfs4 -o "vers=4.1,addr=$server,clientaddr=$address,hard,nosharecache,$3" "$server:$1" "$2"
 }
 
 mount_root() {
@@ -108,7 +108,9 @@ mount_root() {
 }
 
 write_files() {
-    mkdir -p /root/etc/mx /root/var/log/mx /root/shared
+    mkdir -p /root/etc/mx /root/var/log /root/var/lib/mx/agent/log
+    rm -rf /root/var/log/mx
+    ln -s /var/lib/mx/agent/log /root/var/log/mx # so they outlive the machine, and are read on the head
     echo "$name" >/root/etc/hostname
     echo "$image" >/root/etc/mx/image
     : >/root/etc/mx/machine
@@ -122,7 +124,6 @@ JSON
 }
 
 mount_rest() {
-    mount --move /proc /root/proc
     mount --move /sys /root/sys
     mount --move /dev /root/dev
     mkdir -p /root/dev/pts /root/dev/shm /root/dev/net
@@ -133,9 +134,10 @@ mount_rest() {
     mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /root/tmp
     mount -t tmpfs -o nosuid,nodev,mode=0755 tmpfs /root/run
     mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 /root/sys/fs/cgroup
+    mount --move /proc /root/proc # last: busybox finds itself there
 }
 
-mount -t proc proc /proc
+/bin/busybox mount -t proc proc /proc # from now on the shell runs busybox's programs by their names
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /run
@@ -149,6 +151,6 @@ tell "stage=root&cpus=$(nproc)"
 mount_nfs "/state/$name" /root/var/lib/mx/agent rw
 mount_nfs /shared /root/shared rw
 write_files
-mount_rest
 say "$name runs $image"
-exec switch_root /root /usr/bin/python3 -ISE /usr/lib/mx/nodeagent/init.py || fail "switch_root"
+mount_rest
+exec /bin/busybox switch_root /root /usr/bin/python3 -ISE /usr/lib/mx/nodeagent/init.py || fail "switch_root"

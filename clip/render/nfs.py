@@ -34,7 +34,7 @@ def ganesha(settings: NfsSettings, table: Table) -> str:
     blocks = [
         "# written by mx-clip: changes are lost",
         f"NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = 2049; Bind_addr = {checks.address(settings.server)};"
-        " Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; }",
+        " Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; allow_set_io_flusher_fail = true; }",
         "NFSV4 { Graceless = true; Lease_Lifetime = 60; RecoveryBackend = fs; Minor_Versions = 0, 1; Only_Numeric_Owners = true; }",
         f'NFSv4_RECOVERY_FS {{ recovery_root = "{checks.path(settings.recovery)}"; }}',
         _export(IMAGES_ID, settings.images, "/images", "RO", clients),
@@ -64,7 +64,7 @@ def state_ids(table: Table) -> dict[Row, int]:
 def _export(number: int, directory: str, pseudo: str, access: str, clients: list[str]) -> str:
     allowed = f" CLIENT {{ Clients = {', '.join(clients)}; Access_Type = {access}; }}" if clients else ""
     return (
-        f'EXPORT {{ Export_Id = {number}; Path = "{checks.path(directory)}"; Pseudo = "{pseudo}"; Protocols = 4; Transports = TCP;'
+        f'EXPORT {{ Export_Id = {number}; Filesystem_Id = {number}.1; Path = "{checks.path(directory)}"; Pseudo = "{pseudo}"; Protocols = 4; Transports = TCP;'
         f" Access_Type = None; Squash = No_Root_Squash; SecType = sys; Attr_Expiration_Time = 1; FSAL {{ Name = VFS; }}{allowed} }}"
     )
 
