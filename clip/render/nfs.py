@@ -64,7 +64,8 @@ def state_ids(table: Table) -> dict[Row, int]:
 def _export(number: int, directory: str, pseudo: str, access: str, clients: list[str]) -> str:
     allowed = f" CLIENT {{ Clients = {', '.join(clients)}; Access_Type = {access}; }}" if clients else ""
     return (
-        f'EXPORT {{ Export_Id = {number}; Filesystem_Id = {number}.1; Path = "{checks.path(directory)}"; Pseudo = "{pseudo}"; Protocols = 4; Transports = TCP;'
+        f'EXPORT {{ Export_Id = {number}; Filesystem_Id = {number}.1; Path = "{checks.path(directory)}"; Pseudo = "{pseudo}";'
+        " Protocols = 4; Transports = TCP;"
         f" Access_Type = None; Squash = No_Root_Squash; SecType = sys; Attr_Expiration_Time = 1; FSAL {{ Name = VFS; }}{allowed} }}"
     )
 
