@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from crds.assignment import KernelArgument, check_kernel_arguments
+from crds.machine import Mac
 from crds.meta import Column, Model, Name, Resource, Status
-from crds.node import Mac, Taint
+from crds.node import Taint
 from crds.power import PowerSpec
 
 _PATTERN = re.compile(r"[a-z0-9.-]*\{(:0[1-9])?\}[a-z0-9.-]*")
