@@ -21,6 +21,8 @@ VERBS = {
     "wait": ("mxctl.wait:wait", "Wait until objects are as they should be"),
     "cordon": ("mxctl.cordon:cordon", "Let no job come to a node any more"),
     "uncordon": ("mxctl.cordon:uncordon", "Let jobs come to a node again"),
+    "approve": ("mxctl.approve:approve", "Make a discovered machine a node"),
+    "refuse": ("mxctl.approve:refuse", "Do not want a discovered machine"),
     "drain": ("mxctl.drain:drain", "Move all jobs away from a node"),
     "events": ("mxctl.events:events", "Show what happened"),
     "config": ("mxctl.config:config", "Choose the cluster to talk to"),

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import click
 
 from crds.meta import CLUSTER_SCOPE, Resource
+from crds.node import Node
 from crds.registry import KINDS
+from mxctl.core.discovered import discovered
 from mxctl.core.failures import FAILED, Failure, tell
 from mxctl.core.reading import read, warn_of
 from mxctl.core.session import Session, run, warn_if_unled
@@ -127,6 +129,7 @@ async def _once(session: Session, wish: Wish) -> int:
     await warn_if_unled(session)
     found = await read(session, wish.targets, wish.namespace(session))
     objects = _order([obj for obj in found.objects if wish.chosen(obj.metadata.labels)], wish)
+    objects += await _held(session, wish, found.objects)
     if not objects and not wish.named and wish.form.tabular:
         click.echo(_nothing(session, wish), err=True)
     elif objects or not wish.named:
@@ -138,6 +141,14 @@ async def _once(session: Session, wish: Wish) -> int:
         for line in tell(error):
             click.echo(line, err=True)
     return FAILED if found.errors else 0
+
+
+async def _held(session: Session, wish: Wish, objects: Sequence[Resource]) -> Sequence[Resource]:
+    """Among all nodes also the machines that wait to become one; in tables only, as they are no objects."""
+    everything = any(target.kind is Node and target.name is None for target in wish.targets)
+    if not everything or not wish.form.tabular or not wish.chosen({}):
+        return ()
+    return await discovered(session, [obj for obj in objects if isinstance(obj, Node)])
 
 
 async def _watch(session: Session, wish: Wish) -> int:

@@ -16,6 +16,7 @@ from crds.cluster import Cluster, ClusterSpec
 from crds.event import Event
 from crds.job import Job, JobPhase
 from crds.load import Alive, LoadVector
+from crds.machine import Machine
 from crds.meta import CLUSTER_SCOPE, Model, Resource
 from crds.migration import Migration
 from crds.network import HostEntry, Reservation
@@ -72,6 +73,8 @@ class World:
         """By node: how often its heartbeat was seen to begin. Two looks with the same number saw the same presence or absence."""
         self.load: dict[str, Seen[LoadVector]] = {}
         """By node."""
+        self.machines: dict[str, Seen[Machine]] = {}
+        """By MAC: what CLiP saw."""
         self.addresses: dict[str, Seen[Reservation]] = {}
         """By address or MAC."""
         self.hosts: dict[str, Seen[HostEntry]] = {}
@@ -164,6 +167,8 @@ class World:
             self.alive[parts[1]] = Seen(key, revision, value)
         elif isinstance(value, LoadVector):
             self.load[parts[1]] = Seen(key, revision, value)
+        elif isinstance(value, Machine):
+            self.machines[parts[1]] = Seen(key, revision, value)
         elif isinstance(value, Reservation):
             self.addresses[parts[1]] = Seen(key, revision, value)
         elif isinstance(value, HostEntry):
@@ -182,6 +187,8 @@ class World:
             self.alive.pop(parts[1], None)
         elif isinstance(value, LoadVector):
             self.load.pop(parts[1], None)
+        elif isinstance(value, Machine):
+            self.machines.pop(parts[1], None)
         elif isinstance(value, Reservation):
             self.addresses.pop(parts[1], None)
         elif isinstance(value, HostEntry):
@@ -233,6 +240,8 @@ def _read(parts: list[str], kv: KeyValue) -> Model | Broken | None:
             return parse_or_broken(JobReport, kv)
         case ["nodes", _, "claims", _, _]:
             return parse_or_broken(Claim, kv)
+        case ["machines", _]:
+            return parse_or_broken(Machine, kv)
         case ["placements", _, _, _]:
             return parse_or_broken(Placement, kv)
         case ["addresses", _]:

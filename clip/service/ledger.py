@@ -34,20 +34,24 @@ class Ledger:
         """By MAC: mod_revision and what stands there; absent: nothing does."""
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
+        self._early: list[tuple[Message, datetime]] | None = []
+        """Heard before the records were read for the first time; None afterwards."""
         self._loaded = False
 
     def hear(self, message: Message) -> None:
         """Never waits, never fails."""
-        after = observe(self._machines.get(message.mac), message, self._now())
+        if self._early is not None:
+            self._early.append((message, self._now()))
+        else:
+            self._take(message, self._now())
+
+    def _take(self, message: Message, heard: datetime) -> None:
+        after = observe(self._machines.get(message.mac), message, heard)
         self._machines[message.mac] = after
         _, stored = self._stored.get(message.mac, (0, None))
         if worth_writing(stored, after):
             self._changed.add(message.mac)
             self._wake.set()
-
-    def find(self, mac: str) -> Machine | None:
-        """What is known of it."""
-        return self._machines.get(mac)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -76,6 +80,9 @@ class Ledger:
         if self._changed:
             self._wake.set()
         self._loaded = True
+        early, self._early = self._early or [], None
+        for message, heard in early:
+            self._take(message, heard)
 
     async def _write(self) -> None:
         self._wake.clear()

@@ -11,6 +11,7 @@ from crds.job import FINISHED, Job
 from crds.load import LoadVector
 from crds.meta import Truth, find_condition, set_condition
 from crds.node import (
+    BOOTED,
     CPU_PRESSURE,
     GUARD_RUNS,
     GUARDED,
@@ -30,6 +31,7 @@ from reconciler.context import Context
 from reconciler.controllers.policy import in_force
 from reconciler.controllers.readiness import silence
 from reconciler.controllers.watches import node_of, own
+from reconciler.planning.boot import judge, with_agent
 from reconciler.runtime.declare import Watch, controller
 from reconciler.runtime.outcome import DONE, Again
 from reconciler.world import Delta, World
@@ -58,6 +60,12 @@ def _node_of_job(delta: Delta, _: World) -> Iterable[str]:
     return {job.status.node for job in jobs if job.status.node} if changed else ()
 
 
+def _node_of_machine(delta: Delta, world: World) -> Iterable[str]:
+    """The network card's owner."""
+    owner = world.addresses.get(delta.parts[1])
+    return () if owner is None or owner.value.is_of_job else [owner.value.owner]
+
+
 @controller(
     "node",
     kind=Node,
@@ -66,6 +74,7 @@ def _node_of_job(delta: Delta, _: World) -> Iterable[str]:
         Watch("objects/nodes/", own),
         Watch("nodes/", node_of),
         Watch("placements/", node_of),
+        Watch("machines/", _node_of_machine),
         Watch("objects/jobs/", _node_of_job),
         Watch("objects/clusters/", _every_node),
     ],
@@ -79,7 +88,8 @@ async def reconcile_node(context: Context, name: str) -> Again:
     new.status.jobs = _count_jobs(context.world, name)
     grace_left = _heartbeat(context, new)
     _load(context, new)
-    return await _write(context, node, new, grace_left)
+    patience_left = _boot(context, new)
+    return await _write(context, node, new, _first(grace_left, patience_left))
 
 
 def _heartbeat(context: Context, node: Node) -> float | None:
@@ -109,6 +119,20 @@ def _heartbeat(context: Context, node: Node) -> float | None:
         return left
     _set(context, node, READY, Truth.UNKNOWN, NO_HEARTBEAT, "its agent does not answer: look whether the machine is up")
     return None
+
+
+def _boot(context: Context, node: Node) -> float | None:
+    """How far its machine's boot is. Returns after how many seconds to look again; nothing is said of nodes CLiP never saw."""
+    seen = context.world.machines.get(node.spec.mac or "")
+    if seen is None:
+        return None
+    alive = context.world.alive.get(node.name)
+    boot = with_agent(seen.value.boot, node.status.boot, alive.value.since if alive else None)
+    node.status.hardware, node.status.boot = seen.value.hardware, boot
+    verdict = judge(boot, seen.value.problem, context.now())
+    truth = Truth.UNKNOWN if verdict.booted is None else Truth.TRUE if verdict.booted else Truth.FALSE
+    _set(context, node, BOOTED, truth, verdict.reason, verdict.message)
+    return verdict.look_again
 
 
 def _load(context: Context, node: Node) -> None:

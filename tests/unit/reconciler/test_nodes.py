@@ -120,3 +120,22 @@ async def _count_writes(house: House) -> int:
     kv = house.kv.server.get("/mx/objects/nodes/_/n1")
     assert kv is not None
     return kv.version
+
+
+async def test_how_far_a_machines_boot_is_shows_in_its_node() -> None:
+    async with House() as house:
+        await house.store.create(Node(metadata=Metadata(name="n1"), spec=NodeSpec(mac=MAC)))
+        boot = BootTimeline(dhcp=house.now(), ipxe=house.now())
+        machine = Machine(mac=MAC, first_seen=house.now(), last_seen=house.now(), boot=boot, hardware=Hardware(vendor="MX"))
+        await house.kv.txn((), (Put(keys.machine(MAC), machine.to_json()),))
+        await house.settle()
+        assert await truth(house, "n1", "Booted") == (Truth.UNKNOWN, "Booting")
+        status = (await house.node("n1")).status
+        assert status.hardware is not None
+        assert status.hardware.vendor == "MX"
+        await house.advance(100)
+        assert await truth(house, "n1", "Booted") == (Truth.FALSE, "StuckAfterIpxe")
+        machine.boot.kernel = machine.boot.root = house.now()
+        await house.kv.txn((), (Put(keys.machine(MAC), machine.to_json()),))
+        await house.settle()
+        assert await truth(house, "n1", "Booted") == (Truth.UNKNOWN, "Booting")

@@ -1,0 +1,151 @@
+"""The boot service's answers and files."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from clip.service.config import Config
+from clip.service.files import write_all
+from clip.service.ledger import Ledger
+from clip.service.sighting import Message
+from clip.service.web import Web
+from clip.table import Revision, Row, Table
+from crds import keys
+from crds.cluster import NetworkSpec
+from crds.machine import Machine
+from store.kv import Put
+from store.memory import MemoryKV
+
+MAC, OTHER = "52:54:00:77:00:01", "52:54:00:77:00:09"
+ROW = Row("n1", MAC, "10.77.0.11", Revision("d1", ("agent-a", "base-b"), "boot-c"))
+TABLE = Table(NetworkSpec(), (ROW,))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config("10.77.0.1", "br0", "10.77.0.1:2379", tmp_path / "clip", tmp_path / "images", tmp_path / "shared")
+
+
+@pytest.fixture
+def heard() -> list[Message]:
+    return []
+
+
+@pytest.fixture
+async def client(config: Config, heard: list[Message]) -> AsyncIterator[TestClient]:  # type: ignore[type-arg]
+    web = Web(config, heard.append)
+    web.use(TABLE, {"52:54:00:77:00:05": ("n5", "it has no address")})
+    async with TestClient(TestServer(web.application())) as client:
+        yield client
+
+
+async def test_a_declared_machine_is_told_to_boot(client: TestClient, heard: list[Message]) -> None:  # type: ignore[type-arg]
+    text = await (await client.get(f"/boot?mac={MAC}&ip=10.77.0.11&vendor=MX&else=x")).text()
+    assert "\nkernel http://10.77.0.1:8080/images/boot-c/vmlinuz" in text
+    assert heard == [Message(MAC, "ipxe", "10.77.0.11", "n1", "d1", "", {"vendor": "MX"})]
+
+
+async def test_an_unknown_machine_is_held(client: TestClient, heard: list[Message]) -> None:  # type: ignore[type-arg]
+    text = await (await client.get(f"/boot?mac={OTHER.upper()}")).text()
+    assert f"mxctl approve node {OTHER} --name NAME" in text
+    assert heard[0].node == ""
+
+
+async def test_a_machine_that_cannot_be_served_is_told_why(client: TestClient, heard: list[Message]) -> None:  # type: ignore[type-arg]
+    text = await (await client.get("/boot?mac=52:54:00:77:00:05")).text()
+    assert "node n5 cannot be booted: it has no address" in text
+    assert heard[0].problem == "it has no address"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/boot", 400),
+        ("/boot?mac=52:54", 400),
+        (f"/event?mac={MAC}&stage=agent", 400),
+        (f"/event?mac={MAC}&stage=root&cpus=2", 204),
+        (f"/images/boot-c/vmlinuz?mac={MAC}", 200),
+        ("/images/boot-c/initrd.img", 404),
+        ("/images/base-b/vmlinuz", 404),
+        ("/images/boot-c/..%2f..%2fsecret", 404),
+        ("/images/boot-c%2f..%2fx/vmlinuz", 404),
+        ("/", 404),
+    ],
+)
+async def test_what_is_asked_for_is_answered_or_refused(client: TestClient, config: Config, path: str, status: int) -> None:  # type: ignore[type-arg]
+    for layer in ("boot-c", "base-b"):
+        (config.images / layer / "root").mkdir(parents=True)
+        (config.images / layer / "root/vmlinuz").write_bytes(b"kernel")
+    (config.images / "secret").write_bytes(b"secret")
+    assert (await client.get(path)).status == status
+
+
+async def test_before_the_cluster_is_known_machines_wait(config: Config, heard: list[Message]) -> None:
+    async with TestClient(TestServer(Web(config, heard.append).application())) as client:
+        text = await (await client.get(f"/boot?mac={MAC}")).text()
+    assert "the head does not know the cluster yet" in text
+
+
+def test_files_are_written_once_and_taken_away(config: Config) -> None:
+    assert write_all(config, TABLE) == ["exports", "hosts", "dnsmasq"]
+    assert write_all(config, TABLE) == []
+    assert [path.name for path in config.hosts.iterdir()] == ["52-54-00-77-00-01"]
+    assert (config.nodes / "n1").is_dir()
+    assert write_all(config, Table(NetworkSpec())) == ["exports", "hosts"]
+    assert list(config.hosts.iterdir()) == []
+    assert (config.nodes / "n1").is_dir()  # what a node kept is not thrown away because it is not declared for a moment
+
+
+def test_nothing_is_written_of_a_table_that_cannot_be_rendered(config: Config) -> None:
+    bad = Row("n 1", MAC, "10.77.0.11", ROW.revision)
+    with pytest.raises(Exception, match="cannot be the name"):
+        write_all(config, Table(NetworkSpec(), (bad,)))
+    assert not config.state.exists()
+
+
+class Records:
+    """A ledger at work, and what stands in etcd."""
+
+    def __init__(self, kv: MemoryKV) -> None:
+        self.kv = kv
+
+    async def hear(self, *messages: Message, until: str) -> Machine:
+        """Heard by a fresh service, until the record shows this stage."""
+        ledger = Ledger(self.kv, lambda: datetime(2026, 11, 1, tzinfo=UTC))
+        for message in messages:
+            ledger.hear(message)
+        running = asyncio.create_task(ledger.run())
+        try:
+            async with asyncio.timeout(10):
+                async for _ in self.kv.watch(keys.MACHINES, revision=1):
+                    found = await self.read()
+                    if found is not None and found.boot.stage == until:
+                        return found
+        finally:
+            running.cancel()
+        raise AssertionError("a watch never ends")
+
+    async def read(self) -> Machine | None:
+        found = await self.kv.get(keys.machine(MAC))
+        return Machine.model_validate_json(found.value) if found else None
+
+
+async def test_records_are_written_and_go_on_with_the_next_service() -> None:
+    records = Records(MemoryKV())
+    await records.hear(Message(MAC, stage="dhcp", facts={"vendor": "MX"}), until="dhcp")
+    found = await records.hear(Message(MAC, stage="ipxe", node="n1"), until="ipxe")
+    assert found.boot.dhcp is not None
+    assert (found.node, found.hardware.vendor) == ("n1", "MX")
+
+
+async def test_a_record_that_cannot_be_read_is_written_anew() -> None:
+    records = Records(MemoryKV())
+    await records.kv.txn((), (Put(keys.machine(OTHER), b"{"),))
+    await records.hear(Message(OTHER, stage="dhcp"), Message(MAC, stage="dhcp"), until="dhcp")
+    other = await records.kv.get(keys.machine(OTHER))
+    assert other is not None
+    assert Machine.model_validate_json(other.value).mac == OTHER
