@@ -2,14 +2,19 @@
 
 import pytest
 
+from crds import keys
 from crds.cluster import Cluster, ClusterSpec
 from crds.image import Image
 from crds.load import JobLoad
+from crds.machine import BootTimeline, Hardware, Machine
 from crds.meta import Metadata, Truth, find_condition
-from crds.node import Node
+from crds.node import Node, NodeSpec
+from store.kv import Put
 
 from .fake_agent import GIGA
 from .house import House
+
+MAC = "52:54:00:77:00:01"
 
 
 async def truth(house: House, name: str, kind: str) -> tuple[Truth, str]:
@@ -125,8 +130,10 @@ async def _count_writes(house: House) -> int:
 async def test_how_far_a_machines_boot_is_shows_in_its_node() -> None:
     async with House() as house:
         await house.store.create(Node(metadata=Metadata(name="n1"), spec=NodeSpec(mac=MAC)))
-        boot = BootTimeline(dhcp=house.now(), ipxe=house.now())
-        machine = Machine(mac=MAC, first_seen=house.now(), last_seen=house.now(), boot=boot, hardware=Hardware(vendor="MX"))
+        boot = BootTimeline(dhcp=house.clock.now(), ipxe=house.clock.now())
+        machine = Machine(
+            mac=MAC, first_seen=house.clock.now(), last_seen=house.clock.now(), boot=boot, hardware=Hardware(vendor="MX")
+        )
         await house.kv.txn((), (Put(keys.machine(MAC), machine.to_json()),))
         await house.settle()
         assert await truth(house, "n1", "Booted") == (Truth.UNKNOWN, "Booting")
@@ -135,7 +142,7 @@ async def test_how_far_a_machines_boot_is_shows_in_its_node() -> None:
         assert status.hardware.vendor == "MX"
         await house.advance(100)
         assert await truth(house, "n1", "Booted") == (Truth.FALSE, "StuckAfterIpxe")
-        machine.boot.kernel = machine.boot.root = house.now()
+        machine.boot.kernel = machine.boot.root = house.clock.now()
         await house.kv.txn((), (Put(keys.machine(MAC), machine.to_json()),))
         await house.settle()
         assert await truth(house, "n1", "Booted") == (Truth.UNKNOWN, "Booting")
