@@ -13,6 +13,8 @@ DEFAULT_CPUS = "0.35"
 DEFAULT_MEMORY = "512Mi"
 TLS = "/var/lib/mx/agent/tls"
 """Where an agent has its key and certificate, as seen on the node; on its disk, so they survive a reboot."""
+AUTHORITY = "/var/lib/mx/authority"
+"""The cluster's authority, as seen on the head."""
 HEAD_TLS = "/etc/mx/tls"
 """Where the head's services have theirs."""
 LEAST_CPUS = 0.01  # the kernel takes quotas from 1 ms of 100 ms
@@ -80,6 +82,8 @@ def boot_services(layers: Sequence[str], boot: str, digest: str) -> tuple[Servic
     clip = [
         "mx-clip",
         f"--endpoints={ENDPOINT}",
+        f"--tls={HEAD_TLS}",
+        f"--authority={AUTHORITY}",
         f"--server={HEAD_ADDRESS}",
         f"--interface={BRIDGE}",
         f"--state={CLIP}",

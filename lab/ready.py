@@ -19,7 +19,7 @@ from crds.load import Alive
 from crds.organisations import person
 from lab import machine
 from lab.declare import declare_nodes
-from lab.enrol import ADMIN, admin_files, enrol, enrol_in, open_authority
+from lab.enrol import ADMIN, admin_files, enrol, open_authority
 from lab.errors import LabError
 from lab.model import ENDPOINT, HEAD, Lab, LabNode, Places
 from lab.node import is_on, log_tail, services
@@ -82,10 +82,7 @@ async def wait_for_agents(wait: Wait, kv: EtcdKV) -> None:
     while missing:
         for name in sorted(missing):
             node = wait.lab.node(name)
-            if node.machine:
-                enrolled = await enrol_in(registry, wait.places.machine_state(name) / "tls", name, node.mac)
-            else:
-                enrolled = not _has_tls(node) or await enrol(registry, node)
+            enrolled = node.machine or not _has_tls(node) or await enrol(registry, node)  # the boot service enrols machines
             if enrolled and await _is_alive(kv, name, wait.since):
                 missing.remove(name)
                 print(f"{name} is alive", flush=True)

@@ -8,21 +8,29 @@ import signal
 import sys
 from pathlib import Path
 
+from clip.authority import Authority
+from clip.registry import Registry
 from clip.service.config import HTTP_PORT, TFTP, Config
 from clip.service.daemon import Clip
 from clip.table import Revision
 from store.etcd import EtcdKV
+from store.etcd_channel import Tls
+from store.options import add_options, endpoints_of, tls_of
+from store.rights import EtcdRights
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """What we are told."""
+def parse(arguments: list[str]) -> tuple[Config, list[str], Tls | None, bool]:
+    """What we are told: our own matters, etcd's endpoints, who we are to it, whether to say more."""
     parser = argparse.ArgumentParser(
         prog="mx-clip", description="Answers machines that boot, and keeps DHCP and NFS in line with it."
     )
-    parser.add_argument("--endpoints", required=True, metavar="HOST:PORT[,…]", help="etcd, as machines reach it, too")
+    add_options(parser)
     parser.add_argument("--server", required=True, metavar="ADDRESS", help="our address in the machines' network")
     parser.add_argument("--interface", required=True, help="our network card in it")
     parser.add_argument("--state", type=Path, default=Path("/var/lib/mx/clip"), help="our files (default: %(default)s)")
+    parser.add_argument(
+        "--authority", type=Path, metavar="DIR", help="the cluster's authority, to give machines their certificates"
+    )
     parser.add_argument("--images", type=Path, default=Path("/var/lib/mx/images"), help="shelf of layers (default: %(default)s)")
     parser.add_argument("--shared", type=Path, default=Path("/shared"), help="the shared file system (default: %(default)s)")
     parser.add_argument("--http-port", type=int, default=HTTP_PORT, help="(default: %(default)s)")
@@ -33,11 +41,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--digest", default="", help="digest of that image")
     parser.add_argument("--arguments", default="", help="more for their kernel's command line")
     parser.add_argument("--verbose", action="store_true", help="say more")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    return config_of(options), endpoints_of(parser, options.endpoints), tls_of(parser, options, "clip"), options.verbose
 
 
 def config_of(options: argparse.Namespace) -> Config:
-    """The same, typed."""
+    """Our own matters."""
     revision = None
     if options.layers and options.boot:
         revision = Revision(options.digest, tuple(options.layers.split(":")), options.boot, options.arguments)
@@ -51,30 +60,34 @@ def config_of(options: argparse.Namespace) -> Config:
         http_port=options.http_port,
         tftp=options.tftp,
         proxy=options.proxy,
+        authority=options.authority,
         revision=revision,
     )
 
 
-async def run(options: argparse.Namespace) -> None:
+async def run(config: Config, endpoints: list[str], tls: Tls | None) -> None:
     """Until SIGTERM or SIGINT."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")])
+    kv = EtcdKV.connect(endpoints, tls=tls)
     try:
-        await Clip(config_of(options), kv).run()
+        registry = None
+        if config.authority is not None:
+            registry = Registry(kv, EtcdRights(kv.channel), Authority.open(config.authority, "mx"))
+        await Clip(config, kv, registry).run()
     finally:
         await kv.close()
 
 
 def main() -> int:
     """0 after a signal."""
-    options = parse(sys.argv[1:])
-    level = logging.DEBUG if options.verbose else logging.INFO
+    config, endpoints, tls, verbose = parse(sys.argv[1:])
+    level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(run(options))
+        asyncio.run(run(config, endpoints, tls))
     return 0
 
 

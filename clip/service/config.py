@@ -25,6 +25,8 @@ class Config:
     http_port: int = HTTP_PORT
     tftp: Path = TFTP
     proxy: bool = False
+    authority: Path | None = None
+    """Where the cluster's authority lies; None: machines get their certificates from somebody else."""
     revision: Revision | None = None
     """For machines whose Node says nothing of an image."""
 

@@ -6,8 +6,10 @@ import logging
 from aiohttp import web
 
 from clip.errors import ClipError
+from clip.registry import Registry
 from clip.service import dhcplog
 from clip.service.config import Config
+from clip.service.enrolment import keep_enrolling
 from clip.service.files import write_all
 from clip.service.ledger import Ledger
 from clip.service.tables import current_table
@@ -30,8 +32,9 @@ KINDS = (Node, Cluster)
 class Clip:
     """``run`` serves until it is cancelled. One per cluster."""
 
-    def __init__(self, config: Config, kv: KV) -> None:
+    def __init__(self, config: Config, kv: KV, registry: Registry | None = None) -> None:
         self._config = config
+        self._registry = registry
         self._objects = [Informer(kv, keys.kind_prefix(kind)) for kind in KINDS]
         self._refusals = Informer(kv, keys.REFUSALS)
         self._ledger = Ledger(kv, utcnow)
@@ -51,6 +54,8 @@ class Clip:
                 group.create_task(self._ledger.run())
                 group.create_task(dhcplog.follow(self._config.dnsmasq_log, self._ledger.hear))
                 group.create_task(self._keep_files())
+                if self._registry is not None:
+                    group.create_task(keep_enrolling(self._registry, self._config.nodes, lambda: self._web.table))
         finally:
             await runner.cleanup()
 
