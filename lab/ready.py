@@ -92,7 +92,10 @@ async def wait_for_agents(wait: Wait, kv: EtcdKV) -> None:
 
 
 async def _is_alive(kv: KV, node: str, since: datetime) -> bool:
-    found = await kv.get(keys.alive(node))
+    try:
+        found = await kv.get(keys.alive(node))
+    except Unavailable:
+        return False  # a busy machine: it is asked again
     try:
         return found is not None and Alive.model_validate_json(found.value).since >= since
     except ValidationError:
