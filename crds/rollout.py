@@ -31,6 +31,8 @@ class UpdateStep(StrEnum):
     """It was never restarted: its jobs could not leave, or the rollout was stopped before. It goes on as it was."""
 
 
+ROLLOUT_FINALIZER = "mx/rollout"
+"""Held while nodes are under way: no node is left half-updated because somebody deleted the object."""
 UNDER_WAY = frozenset({UpdateStep.DRAINING, UpdateStep.RESTARTING, UpdateStep.REVERTING})
 
 
@@ -41,6 +43,8 @@ class NodeUpdate(Model):
     """The Rollout's name."""
     uid: str
     """The Rollout's uid."""
+    created: Time
+    """When the Rollout was made: a younger one takes a node over from an older."""
     attempt: int = 0
     """The Rollout's attempt (it was resumed so often)."""
     step: UpdateStep
@@ -55,6 +59,10 @@ class NodeUpdate(Model):
     """When this step began."""
     restarts: int = 0
     """How often a restart was asked for in this step."""
+    undo: bool = False
+    """It was on its way back."""
+    failed: bool = False
+    """It did not come to it, and that stops the rollout."""
     message: str = ""
     """What it waits for, or what came of it."""
 
@@ -108,6 +116,8 @@ class RolloutStatus(Status):
     """Where it stands."""
     revisions: dict[str, str] = Field(default_factory=dict)
     """By image, the revision its nodes go to: fixed when the rollout began."""
+    undone: bool = False
+    """The phase is that of the way back."""
     total: int = 0
     """Nodes it is about."""
     updated: int = 0

@@ -104,7 +104,9 @@ DESTINATION_MOVE: Mapping[DestinationStep, frozenset[DestinationStep]] = {
 
 UPDATE: Mapping[UpdateStep, frozenset[UpdateStep]] = {
     UpdateStep.DRAINING: frozenset({UpdateStep.RESTARTING, UpdateStep.KEPT}),
-    UpdateStep.RESTARTING: frozenset({UpdateStep.UPDATED, UpdateStep.REVERTING, UpdateStep.STUCK}),
+    UpdateStep.RESTARTING: frozenset(
+        {UpdateStep.UPDATED, UpdateStep.REVERTING, UpdateStep.REVERTED, UpdateStep.STUCK, UpdateStep.KEPT}
+    ),
     UpdateStep.REVERTING: frozenset({UpdateStep.REVERTED, UpdateStep.STUCK}),
     UpdateStep.UPDATED: frozenset(),
     UpdateStep.DEFERRED: frozenset(),

@@ -24,6 +24,7 @@ VERBS = {
     "approve": ("mxctl.approve:approve", "Make a discovered machine a node"),
     "refuse": ("mxctl.approve:refuse", "Do not want a discovered machine"),
     "drain": ("mxctl.drain:drain", "Move all jobs away from a node"),
+    "rollout": ("mxctl.rollout:rollout", "Bring nodes to what they should run, without killing a job"),
     "events": ("mxctl.events:events", "Show what happened"),
     "config": ("mxctl.config:config", "Choose the cluster to talk to"),
     "lab": ("mxctl.lab:lab", "A whole cluster on this machine"),

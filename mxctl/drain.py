@@ -4,9 +4,8 @@ import asyncio
 
 import click
 
-from crds.job import FINISHED, MIGRATABLE, Job, JobPhase
+from crds.job import FINISHED, Job, JobPhase
 from crds.keys import OBJECTS
-from crds.meta import Truth, find_condition
 from crds.migration import Migration, MigrationPhase
 from mxctl.cordon import set_unschedulable
 from mxctl.core.failures import Failure
@@ -17,6 +16,7 @@ from mxctl.core.settings import Settings
 from mxctl.core.types import DURATION
 from mxctl.core.verb import Verb
 from mxctl.core.watching import Watched, watching
+from reconciler.planning.drain import hindrance
 from store.errors import NotFound
 from store.informer import Informer
 
@@ -97,9 +97,9 @@ class Draining:
             uid = _uid(job)
             if uid in self._asked or uid in self._stuck:
                 continue
-            hindrance = _hindrance(job)
-            if hindrance:
-                self._give_up(uid, f"{job.label} cannot be moved away: {hindrance}")
+            why = hindrance(job)
+            if why:
+                self._give_up(uid, f"{job.label} cannot be moved away: {why}")
             elif job.status.phase == JobPhase.RUNNING:
                 wish = new_migration(job.name, job.namespace, to=None, requested_by="drain", reason=f"node {self.node} is drained")
                 self._asked[uid] = await self._session.store.create(wish)
@@ -141,12 +141,3 @@ class Draining:
 
 def _uid(job: Job) -> str:
     return job.metadata.uid or job.label
-
-
-def _hindrance(job: Job) -> str:
-    if job.spec.placement.pinned:
-        return f"it is pinned to node {job.status.node}"
-    if not job.spec.migration.allowed:
-        return "its spec.migration.allowed is false"
-    condition = find_condition(job.status.conditions, MIGRATABLE)
-    return condition.message if condition and condition.status == Truth.FALSE else ""

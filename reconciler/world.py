@@ -21,6 +21,7 @@ from crds.meta import CLUSTER_SCOPE, Model, Resource
 from crds.migration import Migration
 from crds.network import HostEntry, Reservation
 from crds.placement import Placement
+from crds.power import PowerOutcome, PowerRequest
 from crds.registry import KINDS
 from crds.report import Claim, JobReport
 from reconciler.grid import Grid, Seen
@@ -79,6 +80,10 @@ class World:
         """By address or MAC."""
         self.hosts: dict[str, Seen[HostEntry]] = {}
         """By job."""
+        self.power_requests: dict[str, Seen[PowerRequest]] = {}
+        """By node."""
+        self.power_outcomes: dict[str, Seen[PowerOutcome]] = {}
+        """By node; of a request that may be another by now."""
         self.pending: set[str] = set()
         """Keys of jobs that wait for a node."""
         self._objects: dict[type[Resource], dict[str, Resource]] = {kind: {} for kind in _KIND_OF.values()}
@@ -173,6 +178,10 @@ class World:
             self.addresses[parts[1]] = Seen(key, revision, value)
         elif isinstance(value, HostEntry):
             self.hosts[job_key(*parts[-2:])] = Seen(key, revision, value)
+        elif isinstance(value, PowerRequest):
+            self.power_requests[parts[1]] = Seen(key, revision, value)
+        elif isinstance(value, PowerOutcome):
+            self.power_outcomes[parts[1]] = Seen(key, revision, value)
         else:
             self._grid(value).put(parts[1], job_key(*parts[-2:]), Seen(key, revision, value))
 
@@ -193,6 +202,10 @@ class World:
             self.addresses.pop(parts[1], None)
         elif isinstance(value, HostEntry):
             self.hosts.pop(job_key(*parts[-2:]), None)
+        elif isinstance(value, PowerRequest):
+            self.power_requests.pop(parts[1], None)
+        elif isinstance(value, PowerOutcome):
+            self.power_outcomes.pop(parts[1], None)
         else:
             self._grid(value).drop(parts[1], job_key(*parts[-2:]))
 
@@ -248,4 +261,8 @@ def _read(parts: list[str], kv: KeyValue) -> Model | Broken | None:
             return Reservation(owner=kv.value.decode(errors="replace"))
         case ["public", "hosts", _, _]:
             return parse_or_broken(HostEntry, kv)
+        case ["power", _, "request"]:
+            return parse_or_broken(PowerRequest, kv)
+        case ["power", _, "outcome"]:
+            return parse_or_broken(PowerOutcome, kv)
     return None

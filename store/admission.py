@@ -20,6 +20,7 @@ from crds.meta import DEFAULT_NAMESPACE, LAST_APPLIED, Resource
 from crds.migration import Migration, MigrationSpec
 from crds.network import Reservation
 from crds.node import Node
+from crds.rollout import ROLLOUT_FINALIZER, Rollout
 from store.errors import Invalid
 from store.kv import KV, MAX_VALUE, Delete, KeyValue, Put, absent, unchanged
 from store.objects import T, decode, encode, identify
@@ -29,6 +30,7 @@ _UNCHANGEABLE: dict[type[Resource], tuple[str, ...]] = {
     Job: ("command", "env", "workdir", "network"),
     Migration: tuple(name for name in MigrationSpec.model_fields if name != "cancelled"),
     Checkpoint: tuple(CheckpointSpec.model_fields),
+    Rollout: ("image", "nodes", "revision"),
 }
 
 
@@ -47,6 +49,8 @@ def with_defaults(obj: T) -> T:
         new.metadata.namespace = DEFAULT_NAMESPACE
     if isinstance(new, Job) and STOP_FINALIZER not in new.metadata.finalizers:
         new.metadata.finalizers.append(STOP_FINALIZER)
+    if isinstance(new, Rollout) and ROLLOUT_FINALIZER not in new.metadata.finalizers:
+        new.metadata.finalizers.append(ROLLOUT_FINALIZER)
     if isinstance(new, Checkpoint) and FILES_FINALIZER not in new.metadata.finalizers:
         new.metadata.finalizers.append(FILES_FINALIZER)
     return new

@@ -8,6 +8,7 @@ from reconciler.controllers.interval import keep_interval
 from reconciler.controllers.job import reconcile_job
 from reconciler.controllers.migration import reconcile_migration
 from reconciler.controllers.node import reconcile_node
+from reconciler.controllers.rollout import reconcile_rollout
 from reconciler.controllers.validity import reconcile_validity
 from reconciler.runtime.declare import Controller
 
@@ -16,6 +17,7 @@ ALL: tuple[Controller, ...] = (
     reconcile_job,
     reconcile_migration,
     reconcile_checkpoint,
+    reconcile_rollout,
     keep_interval,
     balance,
     sweep,

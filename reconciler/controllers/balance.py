@@ -5,8 +5,6 @@ more, and the Migration is created only if its job is still the very same. Migra
 the migration controller treats both alike, and people see who asked for what, and why.
 """
 
-import re
-import zlib
 from collections.abc import Iterable
 
 from crds.balancepolicy import BALANCED, OVERRIDDEN, BalancePolicy, Decision, Goal, Kept
@@ -14,6 +12,7 @@ from crds.job import Job
 from crds.meta import Metadata, Truth, set_condition
 from crds.migration import Migration, MigrationSpec
 from reconciler.context import Context
+from reconciler.controllers.names import migration_name
 from reconciler.controllers.policy import in_force
 from reconciler.controllers.readiness import takes_orders
 from reconciler.controllers.snapshot import take_snapshot, why_not_movable
@@ -21,15 +20,13 @@ from reconciler.planning.balance import plan_moves
 from reconciler.planning.types import Plan, PlannedMove
 from reconciler.runtime.declare import Watch, controller
 from reconciler.runtime.outcome import DONE, Again
-from reconciler.world import Delta, World, work_key
+from reconciler.world import Delta, World
 from store.errors import Conflict, Fenced
 from store.owners import owner_reference
 
 CLUSTER = "cluster"
 MOST_KEPT = 20
 MOST_IGNORED = 20
-LONGEST_BASE = 50
-"""Characters of a job's name that go into the names of its Migrations."""
 FIGURES_EVERY = 10.0
 """Seconds between two writes of a status in which only figures changed a little."""
 NOTABLE = 0.05
@@ -67,7 +64,7 @@ async def _ask(context: Context, policy: BalancePolicy, move: PlannedMove) -> bo
     if job is None or job.status.node != move.source or why_not_movable(world, job) or not takes_orders(world, move.destination):
         return False
     migration = Migration(
-        metadata=Metadata(name=_name(world, job), namespace=job.namespace, owner_references=[owner_reference(job)]),
+        metadata=Metadata(name=migration_name(world, job), namespace=job.namespace, owner_references=[owner_reference(job)]),
         spec=MigrationSpec(job=job.name, to=move.destination, reason=move.reason, requested_by=policy.name),
     )
     transaction = context.store.transaction().expect(*world.expect(world.object_key(Job, move.job)))
@@ -78,16 +75,6 @@ async def _ask(context: Context, policy: BalancePolicy, move: PlannedMove) -> bo
     except Conflict:
         return False
     return True
-
-
-def _name(world: World, job: Job) -> str:
-    """``<job>-<n>``, with n above the job's epoch and above all that were there, so that it never comes twice."""
-    base = job.name
-    if len(base) > LONGEST_BASE:
-        base = f"{base[:LONGEST_BASE]}-{zlib.crc32(base.encode()):08x}"
-    matches = (re.fullmatch(rf"{re.escape(base)}-(\d+)", m.name) for m in world.migrations_of(work_key(job)))
-    used = [int(match[1]) for match in matches if match]
-    return f"{base}-{max([job.status.epoch, *used]) + 1}"
 
 
 async def _say(context: Context, policy: BalancePolicy, plan: Plan, asked: list[PlannedMove]) -> None:

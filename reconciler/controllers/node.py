@@ -28,6 +28,7 @@ from crds.node import (
 )
 from crds.placement import Role
 from reconciler.context import Context
+from reconciler.controllers.drift import note_image
 from reconciler.controllers.policy import in_force
 from reconciler.controllers.readiness import silence
 from reconciler.controllers.watches import node_of, own
@@ -66,6 +67,10 @@ def _node_of_machine(delta: Delta, world: World) -> Iterable[str]:
     return () if owner is None or owner.value.is_of_job else [owner.value.owner]
 
 
+def _nodes_of_image(delta: Delta, world: World) -> Iterable[str]:
+    return [node.name for node in world.all(Node) if node.spec.image == delta.parts[3]]
+
+
 @controller(
     "node",
     kind=Node,
@@ -77,6 +82,7 @@ def _node_of_machine(delta: Delta, world: World) -> Iterable[str]:
         Watch("machines/", _node_of_machine),
         Watch("objects/jobs/", _node_of_job),
         Watch("objects/clusters/", _every_node),
+        Watch("objects/images/", _nodes_of_image),
     ],
 )
 async def reconcile_node(context: Context, name: str) -> Again:
@@ -89,6 +95,7 @@ async def reconcile_node(context: Context, name: str) -> Again:
     grace_left = _heartbeat(context, new)
     _load(context, new)
     patience_left = _boot(context, new)
+    note_image(context, new)
     return await _write(context, node, new, _first(grace_left, patience_left))
 
 

@@ -52,6 +52,8 @@ class FakeAgent:
         self.server, self.name, self.wire, self.now = server, name, wire, now
         self.copies: dict[str, Copy] = {}
         self.up = True
+        self.boot = 1
+        """Its boot id is boot-<boot>."""
         self.holds: set[str] = set()
         """Names of steps it does not take."""
         self.fenced_after: float | None = 15.0
@@ -68,7 +70,7 @@ class FakeAgent:
     def beat(self, cpu: float = 1.0, memory: int = GIGA, **more: Any) -> None:
         """The heartbeat is there from now on."""
         data = {"address": f"{self.name}:7950", "features": [FEATURE], **more}
-        alive = Alive(boot_id="boot-1", agent_version="1", cpu=cpu, memory=memory, since=self.now(), **data)
+        alive = Alive(boot_id=f"boot-{self.boot}", agent_version="1", cpu=cpu, memory=memory, since=self.now(), **data)
         self._put(keys.alive(self.name), alive.to_json())
 
     def die(self) -> None:
@@ -338,7 +340,7 @@ class FakeAgent:
         started = {} if phase in (ReportPhase.STARTING, ReportPhase.ARRIVING) else {"started_at": self.now()}
         promise = {} if phase in ENDED else {"fenced_after": self.fenced_after}
         finished = {"finished_at": self.now()} if phase in ENDED else {}
-        about = {"uid": copy.uid, "epoch": copy.epoch, "life": copy.life, "boot_id": "boot-1"}
+        about = {"uid": copy.uid, "epoch": copy.epoch, "life": copy.life, "boot_id": f"boot-{self.boot}"}
         data = {**about, "phase": phase, **started, **finished, **promise, **more}
         return Put(self._report_key(job), JobReport.model_validate(data).to_json())
 
