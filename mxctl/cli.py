@@ -25,6 +25,7 @@ VERBS = {
     "refuse": ("mxctl.approve:refuse", "Do not want a discovered machine"),
     "drain": ("mxctl.drain:drain", "Move all jobs away from a node"),
     "rollout": ("mxctl.rollout:rollout", "Bring nodes to what they should run, without killing a job"),
+    "power": ("mxctl.power:power", "Switch machines on and off"),
     "events": ("mxctl.events:events", "Show what happened"),
     "config": ("mxctl.config:config", "Choose the cluster to talk to"),
     "lab": ("mxctl.lab:lab", "A whole cluster on this machine"),

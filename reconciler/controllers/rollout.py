@@ -13,7 +13,7 @@ from crds.assignment import Assignment
 from crds.meta import Resource
 from crds.migration import Migration
 from crds.node import Node
-from crds.power import PowerAction, PowerRequest
+from crds.power import PowerAction, PowerPhase, PowerRequest
 from crds.rollout import ROLLOUT_FINALIZER, UNDER_WAY, NodeUpdate, Rollout, RolloutPhase, UpdateStep
 from reconciler.context import Context
 from reconciler.controllers.draining import NOBODY, Tenants, ask_for_moves, tenants
@@ -185,8 +185,11 @@ def _created(context: Context, rollout: Rollout) -> datetime:
 
 def _restart(context: Context, node: Node, update: NodeUpdate) -> Restart | None:
     asked = context.world.power_requests.get(node.name)
-    if asked is None or asked.value.id != _request_id(node, update, update.restarts):
+    if asked is None or not update.restarts:
         return None
+    if asked.value.id != _request_id(node, update, update.restarts):
+        age = (context.now() - asked.value.requested_at).total_seconds()
+        return Restart(PowerPhase.REFUSED, f"{asked.value.requested_by} asked for {asked.value.action} instead", age)
     age = (context.now() - asked.value.requested_at).total_seconds()
     came = context.world.power_outcomes.get(node.name)
     known = came is not None and came.value.id == asked.value.id

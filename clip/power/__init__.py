@@ -1,0 +1,1 @@
+"""Power of machines: one file a driver, and the switchboard that acts on what is asked for in etcd."""
