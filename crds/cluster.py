@@ -9,6 +9,22 @@ from crds.job import Fencing
 from crds.meta import Column, Model, Resource, Status
 from crds.quantity import Cpu, Duration, Memory
 
+
+def address_range(text: str) -> tuple[int, int]:
+    """First and last address of LOWEST-HIGHEST or of a network, as numbers; ValueError."""
+    import ipaddress
+
+    low, dash, high = text.partition("-")
+    if not dash:
+        network = ipaddress.IPv4Network(text)
+        edge = 1 if network.prefixlen < 31 else 0
+        return int(network.network_address) + edge, int(network.broadcast_address) - edge
+    first, last = int(ipaddress.IPv4Address(low.strip())), int(ipaddress.IPv4Address(high.strip()))
+    if last < first:
+        raise ValueError(f"{text} ends before it begins: write LOWEST-HIGHEST")
+    return first, last
+
+
 JOB_RANGE = "10.77.0.128/25"
 DISCOVERY_RANGE = "10.77.0.112/28"
 Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")]
@@ -25,6 +41,8 @@ class NetworkSpec(Model):
     discovery_range: str | None = DISCOVERY_RANGE
     """Addresses lent to machines that nobody declared yet, while they are held: a part of ``cidr`` that nothing else uses. With
     another ``cidr`` it has to be named; until then unknown machines are not answered."""
+    node_range: str | None = None
+    """Addresses for nodes that are declared with a MAC and without an address: LOWEST-HIGHEST, or a part of ``cidr``."""
     gateway: str | None = None
     """Router in ``cidr`` for jobs with a network of their own; without it they reach what is in ``cidr``."""
     domain: Domain = "mx.local"
@@ -48,6 +66,13 @@ class NetworkSpec(Model):
 
         if value is not None:
             ipaddress.IPv4Address(value)
+        return value
+
+    @field_validator("node_range")
+    @classmethod
+    def _is_range(cls, value: str | None) -> str | None:
+        if value is not None:
+            address_range(value)
         return value
 
     @field_validator("dns")

@@ -23,6 +23,14 @@ BOOTED = "Booted"
 DISCOVERED = "Discovered"
 """Of what `mxctl get nodes` shows for a machine that is no node: it is held until it is approved or refused."""
 
+LEAVING = "Leaving"
+"""Only while it is being removed; its message says what that waits for."""
+
+LEAVE_FINALIZER = "mx/leave"
+"""Held, once its machine was heard, until its jobs have left it and it was switched off."""
+CERTIFICATE_FINALIZER = "mx/certificate"
+"""Held, once it has a certificate, until that was taken back; that is the last step."""
+
 HEARTBEAT = "HeartbeatReceived"
 NO_HEARTBEAT = "HeartbeatLost"
 NEVER_SEEN = "NeverSeen"

@@ -1,6 +1,5 @@
 """NodeSet: many machines in one description. Its nodes are ordinary Nodes; removing a MAC removes its node like any other."""
 
-import ipaddress
 import re
 from typing import ClassVar, Literal
 
@@ -8,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from crds.assignment import KernelArgument, check_kernel_arguments
 from crds.machine import Mac
+from crds.cluster import address_range
 from crds.meta import Column, Model, Name, Resource, Status
 from crds.node import Taint
 from crds.power import PowerSpec
@@ -87,19 +87,6 @@ class NodeSetSpec(Model):
             if size > high - low + 1:
                 raise ValueError(f"addresses {self.addresses} are {high - low + 1}, but there are {size} nodes: widen the range")
         return self
-
-
-def address_range(text: str) -> tuple[int, int]:
-    """First and last address, as numbers; ValueError."""
-    low, dash, high = text.partition("-")
-    if not dash:
-        network = ipaddress.IPv4Network(text)
-        edge = 1 if network.prefixlen < 31 else 0
-        return int(network.network_address) + edge, int(network.broadcast_address) - edge
-    first, last = int(ipaddress.IPv4Address(low.strip())), int(ipaddress.IPv4Address(high.strip()))
-    if last < first:
-        raise ValueError(f"{text} ends before it begins: write LOWEST-HIGHEST")
-    return first, last
 
 
 class NodeSetStatus(Status):

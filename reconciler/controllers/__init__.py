@@ -6,8 +6,10 @@ from reconciler.controllers.cluster import reconcile_cluster, reconcile_image
 from reconciler.controllers.garbage import sweep
 from reconciler.controllers.interval import keep_interval
 from reconciler.controllers.job import reconcile_job
+from reconciler.controllers.leaving import reconcile_leaving
 from reconciler.controllers.migration import reconcile_migration
 from reconciler.controllers.node import reconcile_node
+from reconciler.controllers.nodeset import give_address, reconcile_nodeset
 from reconciler.controllers.rollout import reconcile_rollout
 from reconciler.controllers.validity import reconcile_validity
 from reconciler.runtime.declare import Controller
@@ -18,6 +20,9 @@ ALL: tuple[Controller, ...] = (
     reconcile_migration,
     reconcile_checkpoint,
     reconcile_rollout,
+    reconcile_leaving,
+    reconcile_nodeset,
+    give_address,
     keep_interval,
     balance,
     sweep,

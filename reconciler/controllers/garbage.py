@@ -108,5 +108,7 @@ async def _node_keys(context: Context) -> None:
     kept = [(node, job, seen.key) for grid in (world.reports, world.claims) for node, job, seen in grid]
     useless = [key for node, job, key in kept if is_written_off(world, node) and not world.is_there(Job, job)]
     useless += [seen.key for node, seen in world.load.items() if is_written_off(world, node)]
+    for powered in (world.power_requests, world.power_outcomes):
+        useless += [seen.key for node, seen in powered.items() if not world.is_there(Node, node)]
     for key in useless:
         await context.store.transaction().expect(*world.expect(key)).delete(key).commit()

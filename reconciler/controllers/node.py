@@ -16,6 +16,7 @@ from crds.node import (
     GUARD_RUNS,
     GUARDED,
     HEARTBEAT,
+    LEAVE_FINALIZER,
     MEMORY_PRESSURE,
     NEVER_SEEN,
     NO_GUARD,
@@ -89,6 +90,8 @@ async def reconcile_node(context: Context, name: str) -> Again:
     node = context.world.find(Node, name)
     if node is None:
         return DONE
+    if name in context.world.alive and LEAVE_FINALIZER not in node.metadata.finalizers and not node.metadata.deletion_timestamp:
+        return await _hold(context, node)
     new = node.model_copy(update={"status": node.status.model_copy()})  # whose fields are replaced here, never changed
     new.status.observed_generation = node.metadata.generation
     new.status.jobs = _count_jobs(context.world, name)
@@ -97,6 +100,14 @@ async def reconcile_node(context: Context, name: str) -> Again:
     patience_left = _boot(context, new)
     note_image(context, new)
     return await _write(context, node, new, _first(grace_left, patience_left))
+
+
+async def _hold(context: Context, node: Node) -> Again:
+    """From now on it may have jobs, so it does not go without further ado."""
+    held = node.model_copy(deep=True)
+    held.metadata.finalizers.append(LEAVE_FINALIZER)
+    await context.store.update(held)
+    return DONE  # its change brings us back
 
 
 def _heartbeat(context: Context, node: Node) -> float | None:

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from crds.assignment import Assignment, Mount, differences
-from crds.cluster import ClusterSpec
+from crds.cluster import ClusterSpec, address_range
 from crds.node import NodeSpec
-from crds.nodeset import NodeSetSpec, address_range
+from crds.nodeset import NodeSetSpec
 from crds.power import PowerDriver, PowerSpec
 from crds.rollout import RolloutSpec
 from nodeagent.facts import assigned_digest

@@ -13,7 +13,7 @@ from crds.image import Image, Revision
 from crds.load import Alive
 from crds.meta import Metadata
 from crds.node import Node, NodeSpec
-from crds.power import PowerDriver, PowerOutcome, PowerPhase, PowerRequest, PowerSpec, PowerState
+from crds.power import PowerAction, PowerDriver, PowerOutcome, PowerPhase, PowerRequest, PowerSpec, PowerState
 from crds.rollout import Rollout, RolloutSpec
 from store.kv import Put
 
@@ -36,6 +36,8 @@ class MachineRoom:
     violations: list[str] = field(default_factory=list)
     resets: list[tuple[str, str]] = field(default_factory=list)
     """Node and what it was assigned then, in order."""
+    off: list[str] = field(default_factory=list)
+    """Nodes that were switched off, in order."""
     booting: dict[str, float] = field(default_factory=dict)
     """By node, when it is up."""
     runs: dict[str, Assignment] = field(default_factory=dict)
@@ -59,10 +61,20 @@ class MachineRoom:
             phase, message = (PowerPhase.FAILED, "no route to it") if node in self.deaf else (PowerPhase.DONE, "")
             outcome = PowerOutcome(id=request.id, phase=phase, message=message, state=PowerState.ON, time=self.house.clock.now())
             self._put(keys.power_outcome(node), outcome.to_json())
-            if phase == PowerPhase.DONE:
+            if phase == PowerPhase.DONE and request.action == PowerAction.OFF:
+                self.switch_off(node)
+            elif phase == PowerPhase.DONE:
                 self.reset(node, request)
             return True
         return False
+
+    def switch_off(self, node: str) -> None:
+        agent = self.house.agents[node]
+        alive = [job for job, copy in agent.copies.items() if copy.state in ALIVE]
+        if alive:
+            self.violations.append(f"{node} was switched off under {', '.join(alive)}")
+        agent.die()
+        self.off.append(node)
 
     def reset(self, node: str, request: PowerRequest | None = None) -> None:
         """The machine is restarted, on request or by itself."""
