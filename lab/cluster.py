@@ -25,7 +25,7 @@ from lab import machine, network, node, plan
 from lab.cgroups import Groups
 from lab.enrol import open_authority
 from lab.errors import LabError, LabExists
-from lab.model import Lab, LabNode, Places, Power
+from lab.model import Boot, Lab, LabNode, Places, Power
 from lab.ready import MOST_SECONDS as READY_SECONDS
 from lab.ready import context_of
 from lab.ready import seconds as ready_seconds
@@ -246,6 +246,22 @@ def console(name: str, node_name: str) -> Path:
     """Where a machine's console is logged. NoSuchLab, LabError."""
     places = Places(name)
     return machine.console(places, places.load().node(node_name))
+
+
+def switch_on(name: str, node_name: str, boot: Boot | None) -> bool:
+    """Switches a node on with what it is to boot, and does not wait for it. False when it was on. NoSuchLab, LabError."""
+    check_machine()
+    places = Places(name)
+    with _changing(places):
+        lab = places.load()
+        chosen = lab.node(node_name)
+        if node.is_on(chosen):
+            return False
+        for layer in boot.layers if boot else ():
+            Shelf.of(places.state).hold(layer, f"lab-{name}")
+        chosen.boot = boot
+        _switch_on(places, lab, [chosen])
+    return True
 
 
 def exec_command(name: str, node_name: str, command: Sequence[str]) -> list[str]:

@@ -66,6 +66,17 @@ class LabMachine(Model):
     """The cluster is told of it; otherwise it has to be approved."""
 
 
+class Boot(Model):
+    """What a node of namespaces runs that is assigned a revision of an image."""
+
+    layers: list[str]
+    """Names on the shelf, topmost first."""
+    image: str
+    """The revision's digest."""
+    assigned: str
+    """The assignment's digest."""
+
+
 class LabNode(Model):
     """One node of a lab; the head is one too."""
 
@@ -83,6 +94,8 @@ class LabNode(Model):
     """What it runs."""
     machine: LabMachine | None = None
     """A virtual machine that boots over the network; None: namespaces."""
+    boot: Boot | None = None
+    """What it was switched on with last; None: the lab's own image."""
     power: Power = Power.OFF
     """Intended state."""
     init: ProcessId | None = None

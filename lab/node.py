@@ -74,7 +74,8 @@ def _write_disk(places: Places, lab: Lab, node: LabNode) -> None:
         "etc/hosts": plan.hosts_file(lab.nodes, node.name),
         "etc/resolv.conf": "",
         "etc/mx/services.json": json.dumps(services),
-        "etc/mx/image": f"{NodeImage(lab.base, lab.agent, places.state).digest}\n",
+        "etc/mx/image": f"{node.boot.image if node.boot else NodeImage(lab.base, lab.agent, places.state).digest}\n",
+        "etc/mx/assigned": f"{node.boot.assigned}\n" if node.boot else "",
     }
     for path, text in texts.items():
         file = upper / path
@@ -129,6 +130,12 @@ def boot(node: LabNode, boot_plan: Path) -> ProcessId:
         said = done.stderr.strip().splitlines()[-1:] or ["its first process ended at once"]
         raise LabError(f"node {node.name} does not start: {said[0]}; see {boot_plan.parent}/upper/var/log/mx/init.log")
     return process
+
+
+def _lower(places: Places, lab: Lab, node: LabNode) -> str:
+    if node.boot is None:
+        return NodeImage(lab.base, lab.agent, places.state).lower
+    return ":".join(str(Shelf.of(places.state).root(layer)) for layer in node.boot.layers)
 
 
 def command_line(lab: str, node: LabNode, command: Sequence[str]) -> list[str]:

@@ -1,5 +1,7 @@
 """``mxctl lab``: a cluster on this machine, to try things out."""
 
+import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -244,6 +246,21 @@ def start_node(name: str | None, node: str) -> None:
     with plain_errors():
         was_off = cluster.start_node(chosen(name), node)
     click.echo(f"node/{node} {'started' if was_off else 'unchanged, it was on'}")
+
+
+@lab.command()
+@name_option
+def power(name: str | None) -> None:
+    """Switches a lab's nodes as mxctl power and rollouts ask for it, until Ctrl-C. On a real head mx-clip does that.
+
+    \b
+    mxctl lab power &
+    mxctl power reset n1
+    """
+    from lab.power import serve  # late: it imports what talks to etcd
+
+    with plain_errors(), contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(chosen(name)))
 
 
 @lab.command()

@@ -29,6 +29,8 @@ def _make(node: Node, power: PowerSpec, credentials: Path) -> Driver:
             if node.spec.mac is None:
                 raise PowerError("wake-on-lan needs spec.mac")
             return WolDriver(node.spec.mac, power.address or BROADCAST)
+        case PowerDriver.LAB:
+            raise PowerError("nodes of a lab are switched by mxctl lab power, on the machine the lab is on")
         case _ if not power.address:
             raise PowerError(f"spec.power.address is not set: the driver {power.driver} needs it")
         case PowerDriver.QMP:
@@ -42,5 +44,3 @@ def _make(node: Node, power: PowerSpec, credentials: Path) -> Driver:
         case PowerDriver.REDFISH:
             login = read_login(credentials, power.credentials)
             return redfish.RedfishDriver(power.address, partial(redfish.find_system, power.address, login, power.system))
-        case PowerDriver.LAB:
-            raise PowerError("the driver lab is not here yet")

@@ -18,7 +18,7 @@ from crds.load import Alive
 from crds.meta import Model
 from crds.node import Node
 from crds.placement import Placement, Role
-from crds.power import PowerAction, PowerOutcome, PowerPhase, PowerRequest, PowerState
+from crds.power import PowerAction, PowerDriver, PowerOutcome, PowerPhase, PowerRequest, PowerState
 from crds.report import JobReport, ReportPhase
 from store.errors import Conflict, NotFound, StoreError
 from store.informer import Informer
@@ -39,10 +39,16 @@ _OVER = frozenset({PowerPhase.DONE, PowerPhase.FAILED, PowerPhase.REFUSED, Power
 
 
 class Switchboard:
-    """``run`` until cancelled. ``make`` gives the driver of a node."""
+    """``run`` until cancelled. ``make`` gives the driver of a node; ``mine`` says which nodes are ours to switch."""
 
-    def __init__(self, kv: KV, make: Callable[[Node], Driver], now: Callable[[], datetime]) -> None:
-        self._kv, self._store, self._make, self._now = kv, Store(kv, clock=now), make, now
+    def __init__(
+        self,
+        kv: KV,
+        make: Callable[[Node], Driver],
+        now: Callable[[], datetime],
+        mine: Callable[[Node], bool] = lambda _: True,
+    ) -> None:
+        self._kv, self._store, self._make, self._now, self._mine = kv, Store(kv, clock=now), make, now, mine
         self._busy: set[str] = set()
         self._asked: set[str] = set()
 
@@ -95,6 +101,11 @@ class Switchboard:
             message = "interrupted while it was reset: look whether the machine restarted"
             await self._write(node, request, PowerPhase.UNKNOWN, known, message=message)
             return True
+        try:
+            if not self._mine(await self._store.get(Node, node)):
+                return False
+        except NotFound:
+            return False
         alive = await self._kv.get(keys.alive(node))
         why = await self._why_not(node, request, alive)
         if why:
@@ -178,6 +189,11 @@ class Switchboard:
         compares = [_as_seen(key, known), *relied_on]
         revision = await commit(self._kv, (), compares, [Put(key, outcome.to_json())])
         return KeyValue(key, outcome.to_json(), revision, revision)
+
+
+def on_machines(node: Node) -> bool:
+    """Nodes of a lab are switched on the machine the lab is on, where they are processes."""
+    return node.spec.power is None or node.spec.power.driver != PowerDriver.LAB
 
 
 def _as_seen(key: str, kv: KeyValue | None) -> Compare:
