@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         power.send_signal(signal.SIGINT)
         power.wait(30)
         terminal.mxctl("lab", "down", "--name", LAB, ok=False)
-        Shelf.of(Places(LAB).state).prune(frozenset(), now=None)
+        for layer in (GOOD_LAYER, BAD_LAYER):
+            shutil.rmtree(Shelf.of(Places(LAB).state).directory / layer, ignore_errors=True)
         log.close()
 
 
