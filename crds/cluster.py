@@ -139,6 +139,15 @@ class JobDefaults(Model):
     """Memory a job is expected to want, bytes."""
 
 
+class IdleSpec(Model):
+    """Whether idle nodes are switched off."""
+
+    after: Duration | None = None
+    """Nodes with a power driver that had no job for so long are switched off, and woken when jobs wait; never, when unset."""
+    keep: int = Field(default=1, ge=0)
+    """So many Ready nodes stay on."""
+
+
 class ClusterSpec(Model):
     """Desired state of the cluster as a whole."""
 
@@ -152,6 +161,8 @@ class ClusterSpec(Model):
     """What a node that lost touch with the cluster does with jobs that do not say it themselves."""
     job_defaults: JobDefaults = Field(default_factory=JobDefaults)
     """What a job gets that says nothing itself."""
+    idle: IdleSpec = Field(default_factory=IdleSpec)
+    """Whether idle nodes are switched off."""
     kernel_arguments: list[KernelArgument] = Field(default_factory=list)
     """Words for the kernel line of every node."""
     mounts: list[Mount] = Field(default_factory=list)

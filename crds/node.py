@@ -131,12 +131,16 @@ class NodeStatus(Status):
     """What it was last Ready with: the way back when a rollout fails."""
     update: NodeUpdate | None = None
     """Where it stands in a rollout, or how its last one ended."""
+    asleep: bool = False
+    """It was switched off for having no jobs (Cluster.spec.idle), and is woken when it is needed."""
 
 
 def _state(node: "Node") -> str:
     if is_true(node.status.conditions, DISCOVERED):
         return DISCOVERED
     state = "Ready" if is_true(node.status.conditions, READY) else "NotReady"
+    if node.status.asleep:
+        state = "Asleep"
     if node.metadata.deletion_timestamp:
         state += ",Leaving"
     if is_being_updated(node):
@@ -150,8 +154,9 @@ def is_being_updated(node: "Node") -> bool:
 
 
 def takes_jobs(node: "Node") -> bool:
-    """Nobody has closed it for jobs: no person, no rollout, no deletion."""
-    return not (node.spec.unschedulable or node.metadata.deletion_timestamp or is_being_updated(node))
+    """Nobody has closed it for jobs: no person, no rollout, no deletion, no sleep."""
+    closed = node.spec.unschedulable or node.status.asleep or is_being_updated(node)
+    return not closed and node.metadata.deletion_timestamp is None
 
 
 def _cpu(node: "Node") -> str:

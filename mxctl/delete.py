@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import click
 
 from crds import keys
-from crds.meta import Resource
+from crds.meta import Resource, find_condition
+from crds.node import LEAVING
 from mxctl.apply import own_namespace
 from mxctl.core.failures import FAILED, Failure, tell
 from mxctl.core.files import read_documents
@@ -135,7 +136,9 @@ def _hindrance(obj: Resource | Broken) -> str:
     """Who still has to clean up, and what the object's own status says."""
     if isinstance(obj, Broken):
         return f": {obj.error}"
-    message = getattr(getattr(obj, "status", None), "message", "")
+    status = getattr(obj, "status", None)
+    leaving = find_condition(getattr(status, "conditions", []), LEAVING)
+    message = leaving.message if leaving else getattr(status, "message", "")
     return f": it waits for {', '.join(obj.metadata.finalizers)}" + (f" ({message})" if message else "")
 
 

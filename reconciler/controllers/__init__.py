@@ -4,6 +4,7 @@ from reconciler.controllers.balance import balance
 from reconciler.controllers.checkpoint import reconcile_checkpoint
 from reconciler.controllers.cluster import reconcile_cluster, reconcile_image
 from reconciler.controllers.garbage import sweep
+from reconciler.controllers.idle import keep_idle
 from reconciler.controllers.interval import keep_interval
 from reconciler.controllers.job import reconcile_job
 from reconciler.controllers.leaving import reconcile_leaving
@@ -23,6 +24,7 @@ ALL: tuple[Controller, ...] = (
     reconcile_leaving,
     reconcile_nodeset,
     give_address,
+    keep_idle,
     keep_interval,
     balance,
     sweep,

@@ -63,7 +63,7 @@ class MachineRoom:
             self._put(keys.power_outcome(node), outcome.to_json())
             if phase == PowerPhase.DONE and request.action == PowerAction.OFF:
                 self.switch_off(node)
-            elif phase == PowerPhase.DONE:
+            elif phase == PowerPhase.DONE and (request.action != PowerAction.ON or node in self.off):
                 self.reset(node, request)
             return True
         return False
@@ -82,6 +82,7 @@ class MachineRoom:
         alive = [job for job, copy in agent.copies.items() if copy.state in ALIVE]
         if request is not None and alive:
             self.violations.append(f"{node} was restarted under {', '.join(alive)}")
+        self.off = [name for name in self.off if name != node]
         agent.copies.clear()
         agent.boot += 1
         agent.die()
