@@ -30,7 +30,7 @@ class Mount(Model):
     """A file system that every node mounts."""
 
     source: str
-    """What mount is given: server:/path."""
+    """What mount is given: ADDRESS:/path, where nobody asks a name server yet."""
     target: Path
     """Where it appears on the nodes."""
     type: str = "nfs4"

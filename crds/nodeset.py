@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from crds.assignment import KernelArgument, check_kernel_arguments
-from crds.machine import Mac
 from crds.cluster import address_range
+from crds.machine import Mac
 from crds.meta import Column, Model, Name, Resource, Status
 from crds.node import Taint
 from crds.power import PowerSpec

@@ -101,6 +101,8 @@ def _boot_plan(places: Places, lab: Lab, node: LabNode, groups: Groups) -> dict[
 
 def _lower(places: Places, lab: Lab, node: LabNode) -> str:
     """The head of a lab with machines has the programs that serve them, below all else."""
+    if node.boot is not None:
+        return ":".join(str(Shelf.of(places.state).root(layer)) for layer in node.boot.layers)
     lower = NodeImage(lab.base, lab.agent, places.state).lower
     return f"{lower}:{Shelf.of(places.state).root(lab.head)}" if node.name == HEAD and lab.head else lower
 
@@ -130,12 +132,6 @@ def boot(node: LabNode, boot_plan: Path) -> ProcessId:
         said = done.stderr.strip().splitlines()[-1:] or ["its first process ended at once"]
         raise LabError(f"node {node.name} does not start: {said[0]}; see {boot_plan.parent}/upper/var/log/mx/init.log")
     return process
-
-
-def _lower(places: Places, lab: Lab, node: LabNode) -> str:
-    if node.boot is None:
-        return NodeImage(lab.base, lab.agent, places.state).lower
-    return ":".join(str(Shelf.of(places.state).root(layer)) for layer in node.boot.layers)
 
 
 def command_line(lab: str, node: LabNode, command: Sequence[str]) -> list[str]:

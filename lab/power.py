@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from clip.cache import Shelf
 from clip.power.driver import Driver, PowerError
 from clip.power.drivers import make_driver
+from clip.power.qmp import QmpDriver
 from clip.power.switchboard import Switchboard
 from crds.image import Image
 from crds.node import Node
 from crds.power import PowerDriver, PowerState
 from lab import cluster
 from lab.errors import LabError
+from lab.machine import SOCKET
 from lab.model import Boot, Places
 from lab.node import is_on
 from lab.ready import context_of
@@ -102,6 +104,10 @@ async def serve(name: str) -> None:
 
 def driver_of(places: Places, node: Node, kv: KV) -> Driver:
     """The lab's own, or any other that the node names. PowerError."""
-    if node.spec.power is not None and node.spec.power.driver == PowerDriver.LAB:
-        return LabDriver(places, node, Store(kv))
-    return make_driver(node)
+    if node.spec.power is None or node.spec.power.driver != PowerDriver.LAB:
+        return make_driver(node)
+    try:
+        is_machine = places.load().node(node.name).machine is not None
+    except LabError as error:
+        raise PowerError(f"{node.label}: {error}") from error
+    return QmpDriver(str(places.node(node.name) / "machine" / SOCKET)) if is_machine else LabDriver(places, node, Store(kv))

@@ -245,24 +245,23 @@ def _read(parts: list[str], kv: KeyValue) -> Model | Broken | None:
             return decode_or_broken(_KIND_OF[plural], kv)
         case ["objects", *_]:
             return broken(kv, Invalid(f"{kv.key}: there is no such kind of object: delete the key"))
-        case ["nodes", _, "alive"]:
-            return parse_or_broken(Alive, kv)
-        case ["nodes", _, "load"]:
-            return parse_or_broken(LoadVector, kv)
-        case ["nodes", _, "jobs", _, _]:
-            return parse_or_broken(JobReport, kv)
-        case ["nodes", _, "claims", _, _]:
-            return parse_or_broken(Claim, kv)
-        case ["machines", _]:
-            return parse_or_broken(Machine, kv)
-        case ["placements", _, _, _]:
-            return parse_or_broken(Placement, kv)
         case ["addresses", _]:
             return Reservation(owner=kv.value.decode(errors="replace"))
-        case ["public", "hosts", _, _]:
-            return parse_or_broken(HostEntry, kv)
-        case ["power", _, "request"]:
-            return parse_or_broken(PowerRequest, kv)
-        case ["power", _, "outcome"]:
-            return parse_or_broken(PowerOutcome, kv)
+        case [first, _, *rest]:
+            model = _MODELS.get((first, len(parts), rest[0] if rest and first in ("nodes", "power") else ""))
+            return parse_or_broken(model, kv) if model else None
     return None
+
+
+_MODELS: dict[tuple[str, int, str], type[Model]] = {
+    ("nodes", 3, "alive"): Alive,
+    ("nodes", 3, "load"): LoadVector,
+    ("nodes", 5, "jobs"): JobReport,
+    ("nodes", 5, "claims"): Claim,
+    ("machines", 2, ""): Machine,
+    ("placements", 4, ""): Placement,
+    ("power", 3, "request"): PowerRequest,
+    ("power", 3, "outcome"): PowerOutcome,
+    ("public", 4, ""): HostEntry,
+}
+"""By first word, number of words, and third word where that tells."""

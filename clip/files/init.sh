@@ -45,6 +45,9 @@ read_command_line() {
         mx.layers=*) layers=$value ;;
         mx.image=*) image=$value ;;
         mx.first=*) first=$value ;;
+        mx.dns=*) dns=$value ;;
+        mx.domain=*) domain=$value ;;
+        mx.mount=*) mounts="$mounts $value" ;;
         esac
     done
     old=$IFS
@@ -107,6 +110,19 @@ mount_root() {
     umount -l /layers /writable # the overlay keeps them; nobody else needs to see them
 }
 
+mount_more() { # what the Cluster wants mounted: SOURCE,TARGET,TYPE,OPTION+OPTION
+    for mount in $mounts; do
+        old=$IFS
+        IFS=,
+        set -- $mount
+        IFS=$old
+        source=$1 target=/root$2 type=$3 options=$(echo "$4" | tr + ,)
+        case $type in nfs*) options=addr=${source%%:*},clientaddr=$address,$options ;; esac
+        mkdir -p "$target"
+        attempt "mount $source" mount -t "$type" -o "$options" "$source" "$target"
+    done
+}
+
 write_files() {
     mkdir -p /root/etc/mx /root/var/log /root/var/lib/mx/agent/log
     rm -rf /root/var/log/mx
@@ -115,7 +131,10 @@ write_files() {
     echo "$image" >/root/etc/mx/image
     : >/root/etc/mx/machine
     printf '127.0.0.1 localhost\n%s %s\n%s head\n' "$address" "$name" "$server" >/root/etc/hosts
-    : >/root/etc/resolv.conf
+    {
+        [ -n "$domain" ] && echo "search $domain"
+        for one in $(echo "$dns" | tr , ' '); do echo "nameserver $one"; done
+    } >/root/etc/resolv.conf
     cat >/root/etc/mx/services.json <<JSON
 [{"name": "nodeagent", "command": ["mx-nodeagent", "--node", "$name", "--address", "$address", "--endpoints", "$etcd", "--tls", "/var/lib/mx/agent/tls"]},
  {"name": "guard", "command": ["mx-guard"]}]
@@ -150,6 +169,7 @@ mount_root
 tell "stage=root&cpus=$(nproc)"
 mount_nfs "/state/$name" /root/var/lib/mx/agent rw
 mount_nfs /shared /root/shared rw
+mount_more
 write_files
 say "$name runs $image"
 mount_rest

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from clip.power.credentials import DIRECTORY
 from clip.render.dnsmasq import DhcpSettings
 from clip.render.ipxe import BootSettings
 from clip.render.nfs import NfsSettings
@@ -25,6 +26,8 @@ class Config:
     http_port: int = HTTP_PORT
     tftp: Path = TFTP
     proxy: bool = False
+    power: Path = DIRECTORY
+    """Files with the credentials of machines' controllers."""
     authority: Path | None = None
     """Where the cluster's authority lies; None: machines get their certificates from somebody else."""
     revision: Revision | None = None

@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+from functools import partial
 
 from aiohttp import web
 
 from clip.errors import ClipError
+from clip.power.drivers import make_driver
+from clip.power.switchboard import Switchboard, on_machines
 from clip.registry import Registry
 from clip.service import dhcplog
 from clip.service.config import Config
@@ -17,6 +20,7 @@ from clip.service.web import Web
 from clip.table import Table
 from crds import keys
 from crds.cluster import Cluster
+from crds.image import Image
 from crds.node import Node
 from store.informer import Informer
 from store.kv import KV, KeyValue
@@ -26,7 +30,7 @@ log = logging.getLogger(__name__)
 
 GATHER = 0.05  # seconds in which changes are gathered
 RETRY = 2.0
-KINDS = (Node, Cluster)
+KINDS = (Node, Cluster, Image)
 
 
 class Clip:
@@ -40,6 +44,7 @@ class Clip:
         self._ledger = Ledger(kv, utcnow)
         self._web = Web(config, self._ledger.hear)
         self._changed = asyncio.Event()
+        self._switchboard = Switchboard(kv, partial(make_driver, credentials=config.power), utcnow, on_machines)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -54,6 +59,7 @@ class Clip:
                 group.create_task(self._ledger.run())
                 group.create_task(dhcplog.follow(self._config.dnsmasq_log, self._ledger.hear))
                 group.create_task(self._keep_files())
+                group.create_task(self._switchboard.run())
                 if self._registry is not None:
                     group.create_task(keep_enrolling(self._registry, self._config.nodes, lambda: self._web.table))
         finally:
@@ -69,8 +75,8 @@ class Clip:
         last: Table | None = None
         while True:
             self._changed.clear()
-            nodes, clusters = self._objects
-            table = current_table(self._config, nodes, clusters, self._refusals)
+            nodes, clusters, images = self._objects
+            table = current_table(self._config, nodes, clusters, images, self._refusals)
             if table != last:
                 try:
                     changed = await asyncio.to_thread(write_all, self._config, table)

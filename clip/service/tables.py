@@ -1,23 +1,55 @@
 """From what the cluster says to the table of machines: pure, over what the informers know."""
 
+from collections.abc import Mapping
+
 from clip.service.config import Config
 from clip.table import Revision, Table, make_table
 from crds import keys
+from crds.assignment import Assignment, Mount
 from crds.cluster import Cluster, NetworkSpec
+from crds.image import Image
 from crds.node import Node
 from store.informer import Informer
 
 
-def current_table(config: Config, node_objects: Informer, cluster_objects: Informer, refusals: Informer) -> Table:
+def current_table(
+    config: Config, node_objects: Informer, cluster_objects: Informer, image_objects: Informer, refusals: Informer
+) -> Table:
     """As the informers stand now. Nodes that cannot be read are not served; the reconciler tells people about them."""
     clusters = cluster_objects.list(Cluster).items
     network = clusters[0].spec.network if clusters else NetworkSpec()
     nodes = node_objects.list(Node).items
-    revisions = {node.name: revision_of(node, config) for node in nodes}
+    images = {image.name: image for image in image_objects.list(Image).items}
+    revisions = {node.name: revision_of(node, images, config) for node in nodes}
     refused = [item.key.removeprefix(keys.REFUSALS) for item in refusals.below(keys.REFUSALS)]
     return make_table(network, nodes, revisions, server=config.server, refused=refused)
 
 
-def revision_of(_node: Node, config: Config) -> Revision | str:
-    """What the node boots, or why there is nothing."""
-    return config.revision or "no image was built yet: see mxctl get images"
+def revision_of(node: Node, images: Mapping[str, Image], config: Config) -> Revision | str:
+    """What the node is assigned, or why it cannot boot that; what we were told at our start for nodes that are assigned nothing."""
+    assigned = node.status.assigned
+    if assigned is None:
+        return config.revision or "no image was built yet: see mxctl get images"
+    image = images.get(assigned.image)
+    found = image.status.of_digest(assigned.revision) if image else None
+    if found is None:
+        return f"image/{assigned.image} has no revision {assigned.revision}, which it is assigned: see mxctl image list"
+    more = config.revision.arguments if config.revision else ""
+    words = [more, *found.kernel_arguments, *boot_words(assigned)]
+    return Revision(found.digest, tuple(found.layers), found.boot, " ".join(word for word in words if word))
+
+
+def boot_words(assigned: Assignment) -> list[str]:
+    """Words of the kernel line: people's own, then what the initramfs and the agent have to know of the assignment."""
+    words = list(assigned.kernel_arguments)
+    if assigned.dns:
+        words.append(f"mx.dns={','.join(assigned.dns)}")
+    if assigned.domain:
+        words.append(f"mx.domain={assigned.domain}")
+    words += [_mount(mount) for mount in assigned.mounts]
+    return [*words, f"mx.assigned={assigned.digest}"]
+
+
+def _mount(mount: Mount) -> str:
+    """A comma parts the fields, so options have a plus between them."""
+    return f"mx.mount={mount.source},{mount.target},{mount.type},{mount.options.replace(',', '+')}"

@@ -1,17 +1,25 @@
 """Which machines are served, and what is said of the others."""
 
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from clip.render import dnsmasq, ipxe, nfs
+from clip.service.config import Config
+from clip.service.tables import revision_of
 from clip.table import Revision, Row, Table, make_table
+from crds.assignment import Assignment, Mount
 from crds.cluster import NetworkSpec
+from crds.image import Image
+from crds.image import Revision as RevisionOf
 from crds.meta import Metadata
 from crds.node import Node, NodeSpec
 
 REVISION = Revision("d1", ("agent-a", "base-b"), "boot-c", "console=ttyS0")
 SERVER = "10.77.0.1"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def node(name: str, mac: str | None, address: str | None) -> Node:
@@ -78,3 +86,28 @@ def test_sixty_four_nodes_are_rendered_within_a_second() -> None:
     assert time.perf_counter() - begun < 1
     assert len(files) == len(scripts) == 64
     assert exports.count("EXPORT {") == 66
+
+
+def test_a_node_boots_what_it_is_assigned() -> None:
+    image = Image(metadata=Metadata(name="numpy"))
+    image.status.revisions = [
+        RevisionOf(
+            number=1, digest="d7", layers=["a", "b"], boot="boot-x", kernel="6", built=NOW, recipe="r", kernel_arguments=["quiet"]
+        )
+    ]
+    one = node("n1", "52:54:00:77:00:01", "10.77.0.11")
+    config = Config(SERVER, "br0", "e:1", Path("/s"), Path("/i"), Path("/shared"), revision=REVISION)
+    assert revision_of(one, {}, config) == REVISION
+    mount = Mount(source="10.77.0.9:/data", target="/data", options="ro,vers=4.1")
+    assigned = Assignment(image="numpy", revision="d7", kernel_arguments=["x=1"], dns=["10.77.0.1", "10.77.0.2"], mounts=[mount])
+    one.status.assigned = assigned
+    assert revision_of(one, {"numpy": image}, config) == Revision(
+        "d7",
+        ("a", "b"),
+        "boot-x",
+        "console=ttyS0 quiet x=1 mx.dns=10.77.0.1,10.77.0.2 mx.mount=10.77.0.9:/data,/data,nfs4,ro+vers=4.1 "
+        f"mx.assigned={assigned.digest}",
+    )
+    assert table_of(one).rows
+    assigned.revision = "gone"
+    assert "image/numpy has no revision gone, which it is assigned" in str(revision_of(one, {"numpy": image}, config))
