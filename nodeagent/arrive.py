@@ -6,20 +6,23 @@ stand; after it everything goes forward. The half-done states of a dead agent ar
 
 import asyncio
 import logging
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from crds.job import MigrationMode
 from crds.placement import MoveOrder
 from crds.report import Claim, JobReport, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep
+from nodeagent.ahead import AHEAD
 from nodeagent.case import Case, one_line
 from nodeagent.channel import Channel
 from nodeagent.deadline import Deadline
 from nodeagent.engine import PageWire
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.exchange import Caller
-from nodeagent.frames import End, Message, Ready, Refused, Running
+from nodeagent.frames import End, Message, Ready, Refused, Running, images_size
 from nodeagent.ledger import refusal
 from nodeagent.pages import Door
 from nodeagent.precopy import receive_rounds
@@ -80,11 +83,12 @@ async def _make_ready(case: Case, caller: Caller, door: Door | None, held: ExitS
     """Says ready, if there is room for what the source brings; the room is promised until ``held`` is closed."""
     record = case.held
     try:
-        promise = held.enter_context(case.parts.room.promise(caller.hello.memory, restored=True, follows=door is not None))
+        hello, follows = caller.hello, door is not None
+        promise, may = case.parts.room.promise_most(hello.memory, restored=True, follows=follows, ahead=hello.ahead, held=held)
         images = case.images(record.copy_here)
         await asyncio.to_thread(make_fresh, images)
         await case.advance(DestinationStep.RECEIVING, report=_report(case, ReportPhase.ARRIVING, DestinationStep.RECEIVING))
-        await caller.channel.send(Ready(pages=door.port if door else 0), timeout=case.parts.config.timing.connect)
+        await caller.channel.send(Ready(pages=door.port if door else 0, ahead=may), timeout=case.parts.config.timing.connect)
     except (MoveFailed, OSError) as error:
         await _try_to_tell(case, caller.channel, Refused(reason=one_line(error)))
         raise
@@ -113,12 +117,23 @@ async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, 
     await case.advance(DestinationStep.RESTORING, **known)
     deadline.doing("the job was being restored")
     wire = PageWire(await door.wire()) if door else None
-    await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
+    async with _without_ahead(images / AHEAD):
+        await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
     if wire is not None:
         wire.sock.close()  # criu has it
-    arrived = Arrived(end, end_at, ahead + receiver.bytes, case.parts.clock.monotonic())
+    arrived = Arrived(end, end_at, ahead + images_size(end.files), case.parts.clock.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)
     return arrived
+
+
+@asynccontextmanager
+async def _without_ahead(file: Path) -> AsyncIterator[None]:
+    """Gives the memory back that came ahead, meanwhile; all that was in it is in the images."""
+    removing = asyncio.ensure_future(asyncio.to_thread(file.unlink, missing_ok=True))
+    try:
+        yield
+    finally:
+        await asyncio.shield(removing)
 
 
 async def _commit_and_run(case: Case, order: MoveOrder, arrived: Arrived) -> None:

@@ -49,6 +49,10 @@ class Outgoing(Protocol):
         """Image bytes sent up to now."""
         ...
 
+    async def compare(self) -> None:
+        """From now on what is in the file AHEAD, all of which was sent, is only named. Call it before the freeze. MoveFailed."""
+        ...
+
     def dumped(self) -> None:
         """The dump succeeded: what is there now is all there will be."""
         ...

@@ -87,6 +87,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def copy_ahead(self, file: Path, most: int) -> None:
+        """Writes the job's memory, ``most`` bytes of it, into the new ``file`` while the job runs on, as well as that goes."""
+        ...
+
     async def dump(self, images: Path, *, deadline: float, parent: str | None = None) -> None:
         """criu dump into the empty directory ``images``; leaves the job stopped when it succeeds.
 

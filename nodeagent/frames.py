@@ -1,20 +1,26 @@
 """What the two ends of a move say to each other, and how it is cut into frames.
 
-A frame is a header (kind, file number, length) and its payload: either a message in JSON or up to 1 MiB of one image file. Lengths
+A frame is a header (kind, file number, length) and its payload: a message in JSON, up to 1 MiB of one image file, or where in the
+memory that went ahead (ahead.py) the next bytes of that file are. Lengths
 are checked before anything is read, a stranger's more strictly than that of a caller who has shown the ticket.
 """
 
 import struct
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from crds.meta import Model, Name, Time
+from nodeagent.ahead import AHEAD
 from nodeagent.errors import MoveFailed, Untrusted
 
 HEADER = struct.Struct(">cHI")
 MESSAGE = b"M"
 DATA = b"D"
+KNOWN = b"K"
+PLACE = struct.Struct(">QI")
+"""Payload of a frame of kind KNOWN: offset and length in bytes."""
 _TLS = (b"\x15", b"\x16")  # first bytes of its records: an alert, a handshake
 CHUNK = 1 << 20  # bytes of image data in one frame, at most
 MAX_HELLO = 16 << 10  # bytes
@@ -32,6 +38,8 @@ class Hello(Model):
     ticket: str
     memory: int
     """Bytes the images will take, roughly."""
+    ahead: bool = False
+    """Whether memory would go ahead of the freeze, for which as much room again is needed."""
 
 
 class Open(Model):
@@ -49,6 +57,8 @@ class Ready(Model):
     kind: Literal["ready"] = "ready"
     pages: int = 0
     """Port on which the job's memory is to follow it (post-copy); 0: it comes with the images."""
+    ahead: bool = False
+    """There is room for memory that goes ahead."""
 
 
 class Round(Model):
@@ -72,6 +82,11 @@ class FileSum(Model):
     name: str
     length: int
     crc32: int
+
+
+def images_size(files: Iterable[FileSum]) -> int:
+    """Bytes of the job's images, without what only went ahead of them."""
+    return sum(file.length for file in files if file.name != AHEAD)
 
 
 class End(Model):
@@ -133,7 +148,7 @@ def decode(payload: bytes | bytearray | memoryview) -> Message:
 def parse_header(header: bytes | bytearray | memoryview, most: int) -> tuple[bytes, int, int]:
     """Kind, file number, length of the payload. Raises MoveFailed for one that is too long or of no known kind."""
     kind, number, length = HEADER.unpack(header)
-    allowed = {MESSAGE: most, DATA: CHUNK}.get(kind)
+    allowed = {MESSAGE: most, DATA: CHUNK, KNOWN: PLACE.size}.get(kind)
     if kind in _TLS:
         raise Untrusted(
             "data channel: one end speaks TLS, the other does not: start both agents with --tls, or both with --insecure"

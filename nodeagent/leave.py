@@ -9,17 +9,19 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from crds.job import MigrationMode
 from crds.placement import MoveOrder
 from crds.report import EXEC_SESSION, JobReport, MoveReport, ReportPhase
 from crds.states import SourceStep
+from nodeagent.ahead import AHEAD
 from nodeagent.case import Case
-from nodeagent.channel import Channel
+from nodeagent.channel import Channel, Outgoing
 from nodeagent.deadline import Deadline
 from nodeagent.engine import PageWire, Sandbox
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
-from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running
+from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running, images_size
 from nodeagent.pages import reach
 from nodeagent.precopy import send_rounds
 from nodeagent.space import Promise, make_fresh
@@ -27,6 +29,7 @@ from nodeagent.space import Promise, make_fresh
 log = logging.getLogger(__name__)
 
 RETRY = 0.1  # seconds between two attempts to reach the destination
+CAUGHT_UP = 0.005  # seconds between two looks whether all that is to go ahead has gone
 FAREWELL = 0.5  # seconds to tell the destination why nothing more comes: the job may stand frozen meanwhile
 
 
@@ -40,7 +43,7 @@ class _Streamed:
 
     @property
     def bytes(self) -> int:
-        return sum(file.length for file in self.files)
+        return images_size(self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class _Ways:
     wire: PageWire | None
     parent: str | None
     """What went ahead of the job (pre-copy), seen from its images."""
+    ahead: int
+    """Bytes of memory that may go ahead, to be compared with the dump."""
 
 
 async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
@@ -65,8 +70,9 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
         async with deadline.kept("the job was measured"):
             memory = await _size(case)
             follows = order.mode == MigrationMode.POST_COPY
-            promise = held.enter_context(case.parts.room.promise(memory, restored=False, follows=follows))
-            channel, ready = await _connect(case, order, memory, deadline)
+            wish = order.mode == MigrationMode.STOP
+            promise, ahead = case.parts.room.promise_most(memory, restored=False, follows=follows, ahead=wish, held=held)
+            channel, ready = await _connect(case, order, memory, ahead, deadline)
             held.callback(channel.close)
         async with deadline.kept("the freeze was prepared"):
             async with _telling_why(case, channel):
@@ -75,7 +81,8 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
                 wire = PageWire(await reach(case.parts.config, order, ready.pages)) if follows else None
                 if wire is not None:
                     held.callback(wire.sock.close)
-                ways = _Ways(channel, wire, await _send_ahead(case, sandbox, channel, order, deadline))
+                parent = await _send_rounds(case, sandbox, channel, order, deadline)
+                ways = _Ways(channel, wire, parent, memory if ready.ahead and ahead else 0)
                 streamed = await _freeze_and_stream(case, sandbox, ways, promise, deadline)
                 await case.advance(SourceStep.SENT, report=_report(case, SourceStep.SENT, streamed.bytes))
             deadline.doing("the end of its images was sent")
@@ -96,13 +103,13 @@ async def _check_obstacles(case: Case) -> None:
         raise MoveFailed("; ".join(f"{obstacle.reason}: {obstacle.message}" for obstacle in found))
 
 
-async def _connect(case: Case, order: MoveOrder, memory: int, deadline: Deadline) -> tuple[Channel, Ready]:
+async def _connect(case: Case, order: MoveOrder, memory: int, ahead: bool, deadline: Deadline) -> tuple[Channel, Ready]:
     """Tries until the deadline above it strikes: the destination may not have read its placement yet."""
     told = ""
     deadline.doing(f"node/{order.destination} was being reached")
     while True:
         try:
-            return await _greet(case, order, memory)
+            return await _greet(case, order, memory, ahead)
         except PeerLost as error:
             if str(error) != told:
                 log.info("job %s: %s not reached yet: %s", case.key, order.destination, error)
@@ -111,14 +118,20 @@ async def _connect(case: Case, order: MoveOrder, memory: int, deadline: Deadline
         await asyncio.sleep(RETRY)
 
 
-async def _greet(case: Case, order: MoveOrder, memory: int) -> tuple[Channel, Ready]:
+async def _greet(case: Case, order: MoveOrder, memory: int, ahead: bool) -> tuple[Channel, Ready]:
     """One attempt. Raises PeerLost (try again), MoveFailed (the destination does not want it)."""
     timing = case.parts.config.timing
     channel = await case.parts.exchange.dial(order.peer, node=order.destination, timeout=timing.connect)
     try:
         record = case.held
         hello = Hello(
-            namespace=record.namespace, name=record.name, uid=record.uid, epoch=record.epoch, ticket=order.ticket, memory=memory
+            namespace=record.namespace,
+            name=record.name,
+            uid=record.uid,
+            epoch=record.epoch,
+            ticket=order.ticket,
+            memory=memory,
+            ahead=ahead,
         )
         await channel.send(hello, timeout=timing.connect)
         answer = await channel.receive(timeout=timing.hello + timing.answer)
@@ -151,7 +164,7 @@ def _why(case: Case, otherwise: str, error: Exception | None = None) -> str:
     return "the job ended" if ended else " ".join(otherwise.split())
 
 
-async def _send_ahead(case: Case, sandbox: Sandbox, channel: Channel, order: MoveOrder, deadline: Deadline) -> str | None:
+async def _send_rounds(case: Case, sandbox: Sandbox, channel: Channel, order: MoveOrder, deadline: Deadline) -> str | None:
     """Makes the directory of the images; with pre-copy sends memory ahead. Returns the parent of the last dump, if it has one."""
     images = case.images(sandbox.copy)
     await asyncio.to_thread(make_fresh, images)
@@ -163,11 +176,14 @@ async def _send_ahead(case: Case, sandbox: Sandbox, channel: Channel, order: Mov
 async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise: Promise, deadline: Deadline) -> _Streamed:
     """All images are sent and the job stands frozen when it returns. The sender's thread runs before the freeze begins."""
     images = case.images(sandbox.copy)
-    await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
     sender = ways.channel.send_images(images)
     promise.came = lambda: sender.bytes
     sending = asyncio.create_task(sender.run(), name=f"send {case.key}")
     try:
+        if ways.ahead:
+            deadline.doing("its memory was sent ahead")
+            await _send_ahead(case, sandbox, sender, sending, images / AHEAD, ways.ahead)
+        await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
         frozen_at = case.parts.clock.monotonic()
         deadline.doing("the job was dumped")
         limit, wire = deadline.left, ways.wire
@@ -194,6 +210,21 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise:
         await asyncio.wait({sending})
     await case.parts.hooks.at("leave.streamed", sandbox.copy)
     return _Streamed(files, last_pid, frozen_at)
+
+
+async def _send_ahead(
+    case: Case, sandbox: Sandbox, sender: Outgoing, sending: "asyncio.Task[list[FileSum]]", file: Path, most: int
+) -> None:
+    """While the job runs; then the sender knows what need not be sent any more."""
+    began = case.parts.clock.monotonic()
+    await sandbox.copy_ahead(file, most)
+    while sender.bytes < file.stat().st_size and not sending.done():  # noqa: ASYNC110 - its thread counts, and tells nobody
+        await asyncio.sleep(CAUGHT_UP)
+    if sending.done():
+        await sending  # raises why it ended early
+    await sender.compare()
+    log.info("job %s: %d bytes went ahead in %.0f ms", case.key, sender.bytes, (case.parts.clock.monotonic() - began) * 1000)
+    await case.parts.hooks.at("leave.ahead", sandbox.copy)
 
 
 def _lost(case: Case, error: PeerLost) -> PeerLost:

@@ -20,6 +20,7 @@ from typing import Any, ParamSpec
 from crds.job import Fencing, JobSpec, Stdio
 from crds.report import EXEC_SESSION, Obstacle
 from nodeagent import criu, guard, links, locks, shimlink
+from nodeagent.ahead import Reading
 from nodeagent.attachment import Attachment, connect, pause
 from nodeagent.cgroups import JobGroup
 from nodeagent.engine import Copy, Exit, PageWire, Usage
@@ -113,6 +114,20 @@ class NamespaceSandbox:
             await self._criu("pre-dump", deadline, log_file, argv=criu.pre_dump_command(status["job"], images, log_file, parent))
         except BaseException:
             await _despite_cancellation(self._call_off())
+            raise
+
+    async def copy_ahead(self, file: Path, most: int) -> None:
+        """In a thread, which ends before this does."""
+        try:
+            reading = Reading(sorted(self._group.pids()), file, most)
+        except FileNotFoundError as error:
+            raise SandboxGone(f"{self.copy.key}: its control group is gone: {error}") from error
+        task = asyncio.ensure_future(asyncio.to_thread(reading.work))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            reading.stop()
+            await asyncio.wait({task})
             raise
 
     async def dump(self, images: Path, *, deadline: float, parent: str | None = None) -> None:

@@ -3,9 +3,10 @@
 What several moves were promised at once counts together: ``Room`` knows what each of them has still to take.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import psutil
 
 from nodeagent.engine import Copy
 from nodeagent.errors import MoveFailed
+
+log = logging.getLogger(__name__)
 
 SLACK = 8 << 20  # bytes beside the pages: small images, the shim, what criu itself needs
 
@@ -54,17 +57,29 @@ class Room:
         self._promises: list[Promise] = []
 
     @contextmanager
-    def promise(self, memory: int, *, restored: bool, follows: bool = False) -> Iterator[Promise]:
+    def promise(self, memory: int, *, restored: bool, follows: bool = False, ahead: bool = False) -> Iterator[Promise]:
         """Room for a job of ``memory`` resident bytes: its images, and itself if ``restored``. MoveFailed when there is none.
 
-        Where its memory ``follows`` the job there are small images only."""
-        promise = Promise(images_need(0 if follows else memory), memory if restored else 0)
+        Where its memory ``follows`` the job there are small images only; where it goes ``ahead`` it is there twice."""
+        pages = images_need(0 if follows else memory)
+        promise = Promise(pages + memory if ahead else pages, memory if restored else 0)
         self._check(promise)
         self._promises.append(promise)
         try:
             yield promise
         finally:
             self._promises = [other for other in self._promises if other is not promise]
+
+    def promise_most(self, memory: int, *, restored: bool, follows: bool, ahead: bool, held: ExitStack) -> tuple[Promise, bool]:
+        """Like ``promise``, until ``held`` is closed; gives up the wish that memory goes ``ahead`` where room for it is missing.
+
+        Returns also whether it may."""
+        if ahead:
+            try:
+                return held.enter_context(self.promise(memory, restored=restored, follows=follows, ahead=True)), True
+            except MoveFailed as error:
+                log.info("no memory goes ahead: %s", error)
+        return held.enter_context(self.promise(memory, restored=restored, follows=follows)), False
 
     def most(self, promise: Promise) -> int:
         """Bytes of images it may take at most: jobs grow between promise and freeze, but nobody takes what others were promised."""

@@ -1,9 +1,10 @@
 """Tail-stream: the images cross the wire while criu still writes them.
 
 The sender reads the growing pages-*.img from the local tmpfs before and while the job is frozen; the small images follow when the
-dump is done. Every file has a running CRC-32 at both ends; the end frame compares them. ``Outbox`` and ``Inbox`` know files and
-frames, and nothing of the wire; ``Sender`` and ``Receiver`` carry their frames over a blocking connection in threads of their own:
-reading, checksums, encryption and sending all release the interpreter's lock, and the event loop stays free.
+dump is done. What the receiver has already, because it went ahead (ahead.py), is only named. Every file has a running CRC-32 at both
+ends; the end frame compares them. ``Outbox`` and ``Inbox`` know files and frames, and nothing of the wire; ``Sender`` and
+``Receiver`` carry their frames over a blocking connection in threads of their own: reading, checksums, encryption and sending all
+release the interpreter's lock, and the event loop stays free.
 """
 
 import asyncio
@@ -16,9 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from nodeagent.ahead import AHEAD
 from nodeagent.checksum import crc32
 from nodeagent.errors import MoveFailed, PeerLost
-from nodeagent.frames import CHUNK, DATA, HEADER, MAX_MESSAGE, Abort, End, File, FileSum, Message, decode, encode, parse_header
+from nodeagent.frames import (
+    CHUNK,
+    DATA,
+    HEADER,
+    KNOWN,
+    MAX_MESSAGE,
+    PLACE,
+    Abort,
+    End,
+    File,
+    FileSum,
+    Message,
+    decode,
+    encode,
+    parse_header,
+)
+from nodeagent.likeness import Likeness
 
 POLL = 0.001  # seconds between two looks for more when criu has written nothing new
 MAX_FILES = 1 << 16
@@ -28,6 +46,8 @@ _PIECE = 1 << 20
 """Bytes of new pages that are worth a mapping of their own."""
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 _LEAST = 4096  # bytes of room in the buffer for which it is worth going on to fill it
+_SMALL = 1 << 16  # bytes that are rather copied than sent by themselves
+_COMPARED = 1 << 18  # new bytes that are worth comparing while more come
 
 T = TypeVar("T")
 
@@ -81,19 +101,24 @@ class Outbox:
         self._files: dict[str, _Passed] = {}
         self._buffer = memoryview(bytearray(HEADER.size + CHUNK))
         self._fill = 0
+        self._likeness: Likeness | None = None
         self.bytes = 0
-        """Image bytes given out up to now."""
+        """Image bytes given out up to now, named ones too."""
+
+    def compare(self) -> None:
+        """From now on names what is in the file AHEAD, all of which was given out. Takes some time. Raises OSError."""
+        self._likeness = Likeness(map_whole(self._images / AHEAD))
 
     def growing(self) -> Iterator[memoryview]:
         """Frames with what is new in the pages; each is to be sent before the next is asked for."""
         for name in self._names(PAGES):
-            yield from self._new(name)
+            yield from self._new(name, last=False)
         yield from self._flush()
 
     def rest(self) -> Iterator[memoryview]:
         """Once, when the dump is done: frames with all that was not given out yet."""
         for name in sorted(self._names(""), key=lambda name: (not name.startswith(PAGES), name)):
-            yield from self._new(name)
+            yield from self._new(name, last=True)
             self._files[name].close()
         yield from self._flush()
 
@@ -111,13 +136,16 @@ class Outbox:
             files = (entry.name for entry in entries if entry.is_file(follow_symlinks=False))  # rounds of pre-copy lie beside them
             return sorted(name for name in files if name.startswith(prefix) and not name.endswith(".log"))
 
-    def _new(self, name: str) -> Iterator[memoryview]:
+    def _new(self, name: str, *, last: bool) -> Iterator[memoryview]:
         sent = self._files.get(name)
         if sent is None:
             sent = self._open(name)
             yield from self._add(encode(File(number=sent.number, name=name)))
         if name.startswith(PAGES):
-            yield from self._mapped(sent)
+            compares = self._likeness is not None and name != AHEAD
+            yield from self._compared(sent, 1 if last else _COMPARED) if compares else self._mapped(sent)
+            if compares and not last:
+                return  # a few bytes more will be compared with those that follow
         while True:
             if len(self._buffer) - self._fill < HEADER.size + _LEAST:
                 yield from self._flush()
@@ -134,19 +162,46 @@ class Outbox:
     def _mapped(self, sent: _Passed) -> Iterator[memoryview]:
         """Whole pieces of a file that grows, without copying them; what is left over is read."""
         while os.fstat(sent.descriptor).st_size - sent.length >= _PIECE:
-            begin = sent.length % mmap.PAGESIZE
-            length = CHUNK - begin
-            yield from self._add(HEADER.pack(DATA, sent.number, length))
-            yield from self._flush()
-            offset = sent.length - begin
-            flags = mmap.MAP_SHARED | _POPULATE
-            # not closed here: who got the view may still hold it when sending fails, and the mapping goes with the last of them
-            data = memoryview(mmap.mmap(sent.descriptor, CHUNK, flags=flags, offset=offset))[begin:]
-            sent.crc32 = crc32(data, sent.crc32)
-            yield data
-            del data
-            sent.length += length
-            self.bytes += length
+            data = self._map(sent, CHUNK)
+            yield from self._send(sent, data)
+            self._passed(sent, data)
+
+    def _compared(self, sent: _Passed, least: int) -> Iterator[memoryview]:
+        """What is new if it is ``least`` bytes or more; what is known at the other end is named only."""
+        assert self._likeness is not None
+        while (new := os.fstat(sent.descriptor).st_size - sent.length) >= least:
+            data = self._map(sent, new)
+            for part in self._likeness.parts(data):
+                if part.known is None:
+                    yield from self._send(sent, data[part.begin : part.end])
+                else:
+                    place = PLACE.pack(part.known, part.end - part.begin)
+                    yield from self._add(HEADER.pack(KNOWN, sent.number, len(place)) + place)
+            self._passed(sent, data)
+
+    def _map(self, sent: _Passed, most: int) -> memoryview:
+        """The next bytes of a file, up to the end of a frame's worth of pages; ``most`` are there.
+
+        Not closed here: who got the view may still hold it when sending fails, and the mapping goes with the last of them.
+        """
+        begin = sent.length % mmap.PAGESIZE
+        length = min(CHUNK, begin + most)
+        flags = mmap.MAP_SHARED | _POPULATE
+        return memoryview(mmap.mmap(sent.descriptor, length, flags=flags, offset=sent.length - begin))[begin:]
+
+    def _send(self, sent: _Passed, data: memoryview) -> Iterator[memoryview]:
+        header = HEADER.pack(DATA, sent.number, len(data))
+        if len(data) <= _SMALL:
+            yield from self._add(header + data)
+            return
+        yield from self._add(header)
+        yield from self._flush()
+        yield data
+
+    def _passed(self, sent: _Passed, data: memoryview) -> None:
+        sent.crc32 = crc32(data, sent.crc32)
+        sent.length += len(data)
+        self.bytes += len(data)
 
     def _add(self, frame: bytes) -> Iterator[memoryview]:
         if len(self._buffer) - self._fill < len(frame):
@@ -175,6 +230,7 @@ class Inbox:
         self._images = images
         self._most = most
         self._files: dict[int, _Passed] = {}
+        self._ahead: memoryview | None = None
         self.bytes = 0
         """Image bytes kept up to now; more than ``most`` is refused."""
 
@@ -206,8 +262,21 @@ class Inbox:
         while data:
             data = data[os.write(file.descriptor, data) :]
 
+    def copy(self, number: int, place: bytes | bytearray) -> None:
+        """Data that came ahead: the payload of a frame of kind KNOWN."""
+        offset, length = PLACE.unpack(place)
+        self.allow(number, length)
+        if self._ahead is None:
+            if AHEAD not in {file.name for file in self._files.values()}:
+                raise MoveFailed("data channel: memory was named that never came ahead")
+            self._ahead = map_whole(self._images / AHEAD)
+        if offset + length > len(self._ahead) or self._files[number].name == AHEAD:
+            raise MoveFailed(f"data channel: {length} bytes at {offset} were named, of {len(self._ahead)} that came ahead")
+        self.keep(number, self._ahead[offset : offset + length])
+
     def close(self) -> None:
         """Closes the files. May be repeated."""
+        self._ahead = None
         for file in self._files.values():
             file.close()
 
@@ -230,6 +299,14 @@ class Inbox:
                 raise MoveFailed(f"image {name} was damaged on its way: its checksum differs")
 
 
+def map_whole(file: Path) -> memoryview:
+    """A file of memory; empty when it is. To be looked at by C it has to be writable; nobody writes. Raises OSError."""
+    if not file.stat().st_size:
+        return memoryview(bytearray())
+    with file.open("r+b") as opened:
+        return memoryview(mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_SHARED | _POPULATE))
+
+
 class Sender:
     """Source's end (``channel.Outgoing``). ``cut`` must wake a thread that is blocked on the wire; ``silence`` is in seconds."""
 
@@ -246,6 +323,13 @@ class Sender:
     def bytes(self) -> int:
         """Image bytes sent up to now."""
         return self._outbox.bytes
+
+    async def compare(self) -> None:
+        """Waits in a thread, as the memory ahead is read once."""
+        try:
+            await asyncio.to_thread(self._outbox.compare)
+        except (OSError, ValueError) as error:
+            raise MoveFailed(f"memory that went ahead cannot be read: {error}") from error
 
     def dumped(self) -> None:
         """The dump succeeded: what is there now is all there will be."""
@@ -340,6 +424,9 @@ class Receiver:
             return None
         payload = bytearray(length)
         self._read(memoryview(payload))
+        if kind == KNOWN:
+            self._inbox.copy(number, payload)
+            return None
         return self._inbox.take(decode(payload))
 
     def _read(self, view: memoryview) -> None:

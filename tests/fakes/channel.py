@@ -23,7 +23,7 @@ from nodeagent.channel import Channel, Peer
 from nodeagent.config import Config
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, Untrusted
 from nodeagent.exchange import Exchange
-from nodeagent.frames import DATA, HEADER, MAX_MESSAGE, MESSAGE, End, FileSum, Message, decode, encode, parse_header
+from nodeagent.frames import DATA, HEADER, KNOWN, MAX_MESSAGE, MESSAGE, End, FileSum, Message, decode, encode, parse_header
 from nodeagent.stream import POLL, Inbox, Outbox
 
 ROOM = 1 << 18  # bytes under way in one direction before the sender has to wait
@@ -183,6 +183,9 @@ class MemorySender:
     def bytes(self) -> int:
         return self._outbox.bytes
 
+    async def compare(self) -> None:
+        self._outbox.compare()
+
     def dumped(self) -> None:
         self._dumped.set()
 
@@ -245,7 +248,11 @@ class MemoryReceiver:
             self._inbox.allow(number, length)
             self._inbox.keep(number, memoryview(await self._channel.exactly(length)))
             return None
-        return self._inbox.take(decode(await self._channel.exactly(length)))
+        payload = await self._channel.exactly(length)
+        if kind == KNOWN:
+            self._inbox.copy(number, payload)
+            return None
+        return self._inbox.take(decode(payload))
 
 
 class MemoryNetwork:

@@ -180,6 +180,11 @@ class FakeSandbox:
         except OSError as error:
             raise EngineFailed(f"{self.copy.key}: cannot write images: {error}") from error
 
+    async def copy_ahead(self, file: Path, most: int) -> None:
+        job = self._job("copied")
+        await self._engine.at("copy_ahead", self.copy)
+        file.write_bytes(self._pages(job)[:most])
+
     async def dump(self, images: Path, *, deadline: float, parent: str | None = None) -> None:
         await self._dump("dump", images, deadline)
         if parent is not None:
