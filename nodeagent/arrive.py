@@ -26,7 +26,7 @@ from nodeagent.frames import End, Message, Ready, Refused, Running, images_size
 from nodeagent.ledger import refusal
 from nodeagent.pages import Door
 from nodeagent.precopy import receive_rounds
-from nodeagent.space import Promise, make_fresh
+from nodeagent.space import Promise, make_fresh, reserve
 from store.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,8 @@ async def _make_ready(case: Case, caller: Caller, door: Door | None, held: ExitS
         promise, may = case.parts.room.promise_most(hello.memory, restored=True, follows=follows, ahead=hello.ahead, held=held)
         images = case.images(record.copy_here)
         await asyncio.to_thread(make_fresh, images)
+        if may:
+            await reserve(images, hello.memory)
         await case.advance(DestinationStep.RECEIVING, report=_report(case, ReportPhase.ARRIVING, DestinationStep.RECEIVING))
         await caller.channel.send(Ready(pages=door.port if door else 0, ahead=may), timeout=case.parts.config.timing.connect)
     except (MoveFailed, OSError) as error:

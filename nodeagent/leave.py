@@ -24,7 +24,7 @@ from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running, images_size
 from nodeagent.pages import reach
 from nodeagent.precopy import send_rounds
-from nodeagent.space import Promise, make_fresh
+from nodeagent.space import Promise, make_fresh, release, reserve
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +184,7 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise:
             deadline.doing("its memory was sent ahead")
             await _send_ahead(case, sandbox, sender, sending, images / AHEAD, ways.ahead)
         await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
+        await asyncio.to_thread(release, images)
         frozen_at = case.parts.clock.monotonic()
         deadline.doing("the job was dumped")
         limit, wire = deadline.left, ways.wire
@@ -218,6 +219,7 @@ async def _send_ahead(
     """While the job runs; then the sender knows what need not be sent any more."""
     began = case.parts.clock.monotonic()
     await sandbox.copy_ahead(file, most)
+    await reserve(file.parent, most)
     while sender.bytes < file.stat().st_size and not sending.done():  # noqa: ASYNC110 - its thread counts, and tells nobody
         await asyncio.sleep(CAUGHT_UP)
     if sending.done():

@@ -3,7 +3,9 @@
 What several moves were promised at once counts together: ``Room`` knows what each of them has still to take.
 """
 
+import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +17,7 @@ import psutil
 from nodeagent.engine import Copy
 from nodeagent.errors import MoveFailed
 
+_RESERVE = "reserve"
 log = logging.getLogger(__name__)
 
 SLACK = 8 << 20  # bytes beside the pages: small images, the shim, what criu itself needs
@@ -105,6 +108,25 @@ def make_fresh(directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
+
+
+async def reserve(directory: Path, size: int) -> None:
+    """Takes ``size`` bytes of memory for images before the job is frozen, until ``release``. Raises OSError when they are not there.
+
+    So what is missing is noticed while the job still runs; and the kernel, or a hypervisor below it, has found the memory by then,
+    which can take longer than everything else in a freeze.
+    """
+
+    def take() -> None:
+        with (directory / _RESERVE).open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, size))
+
+    await asyncio.to_thread(take)
+
+
+def release(directory: Path) -> None:
+    """For the images that come now. May be repeated."""
+    (directory / _RESERVE).unlink(missing_ok=True)
 
 
 def image_name(copy: Copy) -> str:

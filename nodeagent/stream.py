@@ -1,7 +1,7 @@
 """Tail-stream: the images cross the wire while criu still writes them.
 
 The sender reads the growing pages-*.img from the local tmpfs before and while the job is frozen; the small images follow when the
-dump is done. What the receiver has already, because it went ahead (ahead.py), is only named. Every file has a running CRC-32 at both
+dump is done. What the receiver has already (ahead.py) is only named. Every file has a running CRC-32 at both
 ends; the end frame compares them. ``Outbox`` and ``Inbox`` know files and frames, and nothing of the wire; ``Sender`` and
 ``Receiver`` carry their frames over a blocking connection in threads of their own: reading, checksums, encryption and sending all
 release the interpreter's lock, and the event loop stays free.
@@ -37,6 +37,7 @@ from nodeagent.frames import (
     parse_header,
 )
 from nodeagent.likeness import Likeness
+from nodeagent.space import release
 
 POLL = 0.001  # seconds between two looks for more when criu has written nothing new
 MAX_FILES = 1 << 16
@@ -283,6 +284,8 @@ class Inbox:
     def _create(self, file: File) -> None:
         if file.number in self._files:
             raise MoveFailed(f"data channel: image number {file.number} was named twice")
+        if file.name != AHEAD:
+            release(self._images)  # the images come now
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._images / file.name, flags, 0o600)
         self._files[file.number] = _Passed(file.number, file.name, descriptor)
