@@ -6,16 +6,13 @@ stand; after it everything goes forward. The half-done states of a dead agent ar
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from crds.job import MigrationMode
 from crds.placement import MoveOrder
 from crds.report import Claim, JobReport, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep
-from nodeagent.ahead import AHEAD
 from nodeagent.case import Case, one_line
 from nodeagent.channel import Channel
 from nodeagent.deadline import Deadline
@@ -119,23 +116,12 @@ async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, 
     await case.advance(DestinationStep.RESTORING, **known)
     deadline.doing("the job was being restored")
     wire = PageWire(await door.wire()) if door else None
-    async with _without_ahead(images / AHEAD):
-        await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
+    await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
     if wire is not None:
         wire.sock.close()  # criu has it
     arrived = Arrived(end, end_at, ahead + images_size(end.files), case.parts.clock.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)
     return arrived
-
-
-@asynccontextmanager
-async def _without_ahead(file: Path) -> AsyncIterator[None]:
-    """Gives the memory back that came ahead, meanwhile; all that was in it is in the images."""
-    removing = asyncio.ensure_future(asyncio.to_thread(file.unlink, missing_ok=True))
-    try:
-        yield
-    finally:
-        await asyncio.shield(removing)
 
 
 async def _commit_and_run(case: Case, order: MoveOrder, arrived: Arrived) -> None:

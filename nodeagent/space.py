@@ -111,7 +111,7 @@ def make_fresh(directory: Path) -> None:
 
 
 async def reserve(directory: Path, size: int) -> None:
-    """Takes ``size`` bytes of memory for images before the job is frozen, until ``release``. Raises OSError when they are not there.
+    """Takes ``size`` bytes of memory for images before the job is frozen, until ``release``. OSError when they are not there.
 
     So what is missing is noticed while the job still runs; and the kernel, or a hypervisor below it, has found the memory by then,
     which can take longer than everything else in a freeze.

@@ -196,6 +196,15 @@ class EngineContract:
         assert await code(new) == 6
         assert await engine.leftovers() == [new.copy]
 
+    async def test_memory_is_copied_while_the_job_runs(self, engine: Engine, images: Images) -> None:
+        job = await started(engine, copy("copied"), "sleep", "60")
+        await job.copy_ahead(images() / "ahead", 1 << 40)
+        assert not await job.frozen()
+        directory = images()
+        await job.copy_ahead(directory / "ahead", 8192)
+        assert (directory / "ahead").stat().st_size == 8192
+        await job.kill()
+
     async def test_source_can_go_on_instead(self, engine: Engine, images: Images) -> None:
         old = await started(engine, copy("stays"), "sh", "-c", "sleep 2; exit 8")
         new = await moved(engine, old, images())

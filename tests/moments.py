@@ -4,6 +4,7 @@ SOURCE = (
     "Connecting.before",
     "Connecting.after",
     "leave.connected",
+    "leave.ahead",
     "Freezing.before",
     "Freezing.after",
     "leave.streamed",
@@ -34,6 +35,8 @@ DESTINATION = (
     "Running.before",
     "Running.after",
 )
+STOP_ONLY = ("leave.ahead",)
+"""Of these, in moves by stop only."""
 POST_COPY_SOURCE = ("Serving.before", "Serving.after", "leave.severed")
 """In moves by post-copy also these, between leave.running and Gone."""
 POST_COPY_DESTINATION = ("Fetching.before", "Fetching.after", "arrive.fetched")

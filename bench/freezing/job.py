@@ -20,7 +20,7 @@ def main(megabytes: int, writing: bool, path: str) -> None:
         last, turn = time.time(), 0
         while True:
             if writing:
-                memory[turn % len(memory)][::4096] = bytes(len(memory[0][::4096]))
+                memory[turn % len(memory)][::4096] = bytes([turn // len(memory) % 256]) * len(memory[0][::4096])
                 turn += 1
             time.sleep(0.001)
             now = time.time()

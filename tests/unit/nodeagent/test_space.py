@@ -1,6 +1,8 @@
 """Room for moves: asked for before the freeze, promised once only, given back whatever happens."""
 
+import asyncio
 import contextlib
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from nodeagent.engine import Copy
 from nodeagent.errors import MoveFailed
-from nodeagent.space import Room, image_name, images_need, remove_strays
+from nodeagent.space import Room, image_name, images_need, release, remove_strays, reserve
 
 PLENTY = 1 << 50
 MIB = 1 << 20
@@ -88,3 +90,23 @@ def test_images_of_nobody_are_removed(tmp_path: Path) -> None:
     assert remove_strays(tmp_path, [copy]) == ["default_w_1", "other_x_1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [image_name(copy), image_name(copy) + "_pages"]
     assert remove_strays(tmp_path / "not there", []) == []
+
+
+def test_memory_that_would_go_ahead_needs_room_twice(tmp_path: Path) -> None:
+    with ExitStack() as held:
+        promise, ahead = room(tmp_path, PLENTY).promise_most(MIB, restored=True, follows=False, ahead=True, held=held)
+        assert ahead
+        assert promise.images == images_need(MIB) + MIB
+    with ExitStack() as held:
+        small = room(tmp_path, images_need(MIB) + MIB + MIB // 2)  # for images and job, not for memory ahead as well
+        promise, ahead = small.promise_most(MIB, restored=True, follows=False, ahead=True, held=held)
+        assert not ahead
+        assert promise.images == images_need(MIB)
+
+
+def test_what_is_reserved_is_there_until_it_is_released(tmp_path: Path) -> None:
+    asyncio.run(reserve(tmp_path, MIB))
+    assert sum(file.stat().st_blocks * 512 for file in tmp_path.iterdir()) >= MIB
+    release(tmp_path)
+    release(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """The stream: growing files arrive whole; damaged, short, surplus and hostile ones are noticed; both ends can be stopped."""
 
+import asyncio
 import socket
 import struct
 import threading
@@ -10,8 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.ahead import AHEAD
 from nodeagent.errors import MoveFailed, PeerLost
-from nodeagent.frames import CHUNK, DATA, HEADER, Abort, End, File, FileSum, Message, Ready, encode
+from nodeagent.frames import (
+    CHUNK,
+    DATA,
+    HEADER,
+    KNOWN,
+    PLACE,
+    Abort,
+    End,
+    File,
+    FileSum,
+    Message,
+    Ready,
+    encode,
+    images_size,
+)
+from nodeagent.space import reserve
 from nodeagent.stream import Receiver, Sender
 
 PLENTY = 1 << 30
@@ -123,6 +140,62 @@ def sum_of(content: bytes, name: str = "a.img") -> FileSum:
 def test_what_is_whole_is_taken(pair: tuple[socket.socket, socket.socket], there: Path) -> None:
     assert receive(pair, there, A, data(0, b"he"), data(0, b"llo"), end_of([sum_of(b"hello")])).files == [sum_of(b"hello")]
     assert (there / "a.img").read_bytes() == b"hello"
+
+
+def known(number: int, offset: int, length: int) -> bytes:
+    return HEADER.pack(KNOWN, number, PLACE.size) + PLACE.pack(offset, length)
+
+
+AHEAD_FILE = File(number=1, name=AHEAD)
+
+
+def test_what_went_ahead_is_only_named(
+    pair: tuple[socket.socket, socket.socket], here: Path, there: Path, pool: ThreadPoolExecutor
+) -> None:
+    """Two pages were written and some came since; the dump still arrives as it is."""
+    pages = [number.to_bytes(4, "big") * 1024 for number in range(2000)]
+    changed = [*pages[:700], b"w" * 4096, *pages[701:1500], *(b"%04d" % n * 1024 for n in range(30)), *pages[1500:], b"tail"]
+    sender, receiver = sender_of(pair[0], here), receiver_of(pair[1], there)
+    sending, receiving = pool.submit(sender.work), pool.submit(receiver.work)
+    (here / AHEAD).write_bytes(b"".join(pages))
+    wait_for(lambda: sender.bytes == len(b"".join(pages)))
+    asyncio.run(sender.compare())
+    asyncio.run(reserve(there, 1 << 20))
+    with (here / "pages-1.img").open("wb") as file:
+        for page in changed:
+            file.write(page)
+    (here / "core-1.img").write_bytes(b"core")
+    sender.dumped()
+    files = sending.result(10)
+    pair[0].sendall(encode(end_of(files)))
+    receiving.result(10)
+    assert (there / "pages-1.img").read_bytes() == b"".join(changed)
+    assert {path.name for path in there.iterdir()} == {AHEAD, "pages-1.img", "core-1.img"}, "what was reserved is given back"
+    assert images_size(files) == len(b"".join(changed)) + 4
+
+
+def test_what_is_named_is_copied_from_what_came_ahead(pair: tuple[socket.socket, socket.socket], there: Path) -> None:
+    sums = [sum_of(b"-hello-", AHEAD), sum_of(b"hello")]
+    receive(pair, there, AHEAD_FILE, data(1, b"-hello-"), A, known(0, 1, 5), end_of(sums))
+    assert (there / "a.img").read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([A, known(0, 0, 1)], "never came ahead"),
+        ([AHEAD_FILE, data(1, b"hello"), A, known(0, 3, 3)], "3 bytes at 3 were named, of 5"),
+        ([AHEAD_FILE, data(1, b"hello"), known(1, 0, 5)], "were named"),
+        ([AHEAD_FILE, data(1, b"hellO"), A, known(0, 0, 5), end_of([sum_of(b"hello", AHEAD), sum_of(b"hello")])], "damaged"),
+        ([known(0, 0, 1)], "never named"),
+        ([AHEAD_FILE, A, HEADER.pack(KNOWN, 0, PLACE.size + 1)], "not allowed"),
+    ],
+)
+def test_what_cannot_be_named_is_refused(
+    pair: tuple[socket.socket, socket.socket], there: Path, frames: list[bytes | Message], message: str
+) -> None:
+    with pytest.raises(MoveFailed, match=message):
+        receive(pair, there, *frames)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,22 @@ def mounts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return asked
 
 
-def test_an_empty_node_gets_one(tmp_path: Path, mounts: list[list[str]]) -> None:
+@pytest.mark.parametrize(("gives", "options"), [(False, tmpfs.LARGE), (True, tmpfs.SMALL)])
+def test_an_empty_node_gets_one(
+    tmp_path: Path, mounts: list[list[str]], monkeypatch: pytest.MonkeyPatch, gives: bool, options: str
+) -> None:
+    monkeypatch.setattr(tmpfs, "gives_back", lambda: gives)
     assert tmpfs.mount_images(tmp_path / "images", tmp_path / "copies")
-    assert mounts == [["mount", "-t", "tmpfs", "-o", tmpfs.OPTIONS, "mx-images", str(tmp_path / "images")]]
+    assert mounts == [["mount", "-t", "tmpfs", "-o", options, "mx-images", str(tmp_path / "images")]]
+
+
+@pytest.mark.parametrize(("features", "gives"), [("0110010" + "0" * 57, True), ("0110000" + "0" * 57, False), ("", False)])
+def test_a_machine_whose_host_takes_free_memory(tmp_path: Path, features: str, gives: bool) -> None:
+    (tmp_path / "virtio3").mkdir()
+    (tmp_path / "virtio3" / "features").write_text(features + "\n")
+    (tmp_path / "unbind").touch()
+    assert tmpfs.gives_back(tmp_path) is gives
+    assert not tmpfs.gives_back(tmp_path / "no balloon")
 
 
 @pytest.mark.parametrize("occupied", ["copies", "images"])
