@@ -15,6 +15,7 @@ SOURCE_DIES = {
     "Connecting.before": True,
     "Connecting.after": True,
     "leave.connected": False,
+    "leave.ahead": False,
     "Freezing.before": False,
     "Freezing.after": False,
     "leave.streamed": False,
@@ -226,7 +227,15 @@ async def test_the_commit_never_reached_etcd(cluster: Cluster, destination: Node
     await check_moved(cluster, uid)
 
 
-CALLED_OFF_AT_SOURCE = ["Connecting.after", "leave.connected", "Freezing.after", "leave.streamed", "Sent.after", "leave.end_sent"]
+CALLED_OFF_AT_SOURCE = [
+    "Connecting.after",
+    "leave.connected",
+    "leave.ahead",
+    "Freezing.after",
+    "leave.streamed",
+    "Sent.after",
+    "leave.end_sent",
+]
 
 
 CALLED_OFF_AT_DESTINATION = [
@@ -272,6 +281,7 @@ async def test_cannot_be_called_off_once_claimed(cluster: Cluster, destination: 
 
 OUTAGES = [
     (SOURCE, "Connecting.after"),
+    (SOURCE, "leave.ahead"),
     (SOURCE, "Freezing.after"),
     (SOURCE, "Sent.after"),
     (DESTINATION, "Receiving.after"),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from tests.moments import DESTINATION, POST_COPY_DESTINATION, POST_COPY_SOURCE, SOURCE
+from tests.moments import DESTINATION, POST_COPY_DESTINATION, POST_COPY_SOURCE, SOURCE, STOP_ONLY
 
 REFUSED = (
     ("source", "leave.refused"),
@@ -74,7 +74,7 @@ def product(random: Random, modes: tuple[str, ...] = ("stop",), *, stop: float =
 
 def _of_mode(mode: str, random: Random, stop: float) -> Iterator[Trial]:
     lazy = mode == "post-copy"
-    source = [*SOURCE, *(POST_COPY_SOURCE if lazy else ())]
+    source = [*(moment for moment in SOURCE if not (lazy and moment in STOP_ONLY)), *(POST_COPY_SOURCE if lazy else ())]
     destination = [*DESTINATION, *(POST_COPY_DESTINATION if lazy else ())]
     boundaries = [*(("source", moment) for moment in source), *(("destination", moment) for moment in destination)]
     for side, moment in boundaries:
