@@ -115,8 +115,8 @@ class Harm:
             self.site.limit_room(self.destination, None)
 
     async def _end_restore(self) -> None:
-        """So that the destination refuses."""
-        found = await self._seen_criu(self.destination)
+        """So that the destination refuses. The criu that fetches memory stays: it is needed when this one was missed."""
+        found = await self._seen_criu(self.destination, b"restore")
         send(found, signal.SIGKILL)
 
     async def _catch_criu(self, word: str, node: str) -> None:
@@ -128,11 +128,11 @@ class Harm:
         elif send(found, signal.SIGSTOP) and found:
             self._last(self._go_on(found))
 
-    async def _seen_criu(self, node: str) -> int | None:
+    async def _seen_criu(self, node: str, verb: bytes = b"") -> int | None:
         """None when none runs there within a while."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CRIU_SECONDS):
-                while not (found := self.site.criu(node)):  # noqa: ASYNC110 - another machine's processes wake nobody here
+                while not (found := self.site.criu(node, verb)):  # noqa: ASYNC110 - another machine's processes wake nobody here
                     await asyncio.sleep(0.001)
                 return found[0]
         return None

@@ -80,9 +80,10 @@ class Site:
         """All on the node, as the host numbers them."""
         return Groups(self.name, node).processes()
 
-    def criu(self, node: str) -> list[int]:
-        """Those that are criu."""
-        return sorted(pid for pid in self.processes(node) if _read(pid, "comm").strip() == b"criu")
+    def criu(self, node: str, verb: bytes = b"") -> list[int]:
+        """Those that are criu, or criu doing ``verb``."""
+        found = [pid for pid in self.processes(node) if _read(pid, "comm").strip() == b"criu"]
+        return sorted(pid for pid in found if not verb or verb in _read(pid, "cmdline").split(b"\0"))
 
     def copies(self, tag: str) -> dict[tuple[str, str], list[int]]:
         """Processes of the job with ``tag`` on their command line, by node and group."""
