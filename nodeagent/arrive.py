@@ -8,11 +8,13 @@ import asyncio
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from crds.job import MigrationMode
 from crds.placement import MoveOrder
 from crds.report import Claim, JobReport, MoveReport, ReportPhase, Verdict
 from crds.states import DestinationStep
+from nodeagent.ahead import AHEAD
 from nodeagent.case import Case, one_line
 from nodeagent.channel import Channel
 from nodeagent.deadline import Deadline
@@ -113,7 +115,7 @@ async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, 
     await case.parts.hooks.at("arrive.received", record.copy_here)
     frozen_at = case.parts.clock.boottime() - end.frozen_for
     known = {"started_at": end.started_at, "base_cpu_seconds": end.cpu_seconds, "frozen_at": frozen_at}
-    await case.advance(DestinationStep.RESTORING, **known)
+    await asyncio.gather(_forget_ahead(images), case.advance(DestinationStep.RESTORING, **known))
     deadline.doing("the job was being restored")
     wire = PageWire(await door.wire()) if door else None
     await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
@@ -122,6 +124,11 @@ async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, 
     arrived = Arrived(end, end_at, ahead + images_size(end.files), case.parts.clock.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)
     return arrived
+
+
+async def _forget_ahead(images: Path) -> None:
+    """All that came ahead is in the images now; its memory is at hand for the job's own, so it is given back first."""
+    await asyncio.to_thread((images / AHEAD).unlink, missing_ok=True)
 
 
 async def _commit_and_run(case: Case, order: MoveOrder, arrived: Arrived) -> None:
