@@ -107,8 +107,7 @@ class EtcdKV:
         except asyncio.InvalidStateError as error:
             raise Unavailable(f"{subject}: the stream ended before the question was sent") from error
         except asyncio.CancelledError:
-            if self.channel.closed:
-                raise Unavailable(f"{subject}: the connection was closed by this process") from None
+            self.channel.explain_cancellation()
             raise
         finally:
             call.cancel()

@@ -110,7 +110,7 @@ class Channel:
         except grpc.aio.AioRpcError as error:
             raise translate(error, f"{_name(method)} {subject}") from error
         except asyncio.CancelledError:
-            self._raise_if_closed()
+            self.explain_cancellation()
             raise
 
     def stream(
@@ -152,6 +152,14 @@ class Channel:
         if self._tls.server_name:
             options.append(("grpc.ssl_target_name_override", self._tls.server_name))
         return grpc.aio.secure_channel(self._target, self._tls.credentials(), options=options)
+
+    def explain_cancellation(self) -> None:
+        """Closing cancels calls, and so does who cancels our task, perhaps both: only the first is an error of the connection.
+
+        Raises Unavailable for that; who was cancelled must end."""
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            self._raise_if_closed()
 
     def _raise_if_closed(self) -> None:
         if self.closed:

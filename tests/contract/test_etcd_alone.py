@@ -194,6 +194,20 @@ async def test_closing_ends_calls_under_way_as_unavailable(etcd: Etcd, prefix: s
     await etcd.resume()
 
 
+async def test_who_is_cancelled_while_the_connection_is_closed_ends(etcd: Etcd, prefix: str) -> None:
+    await etcd.kv.get(prefix)
+    await etcd.stall()
+    calls = [asyncio.create_task(etcd.kv.get(prefix)), asyncio.create_task(etcd.kv.keep_alive(1))]
+    await asyncio.sleep(TIMEOUT / 10)
+    closing = asyncio.create_task(etcd.kv.close())
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    await asyncio.wait({*calls, closing})
+    assert all(call.cancelled() for call in calls)
+    await etcd.resume()
+
+
 async def test_an_old_etcd_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_version(find_etcd())
     old = tmp_path / "etcd"
