@@ -36,6 +36,7 @@ from nodeagent.jobs import Placed
 from nodeagent.journal import RUNS_HERE, Journal, Record
 from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
+from nodeagent.pages import Pages, TcpPages
 from nodeagent.processor import cpu_flags
 from nodeagent.space import Room, remove_strays
 from nodeagent.stdio.frames import BESIDE, PURPOSE
@@ -69,6 +70,7 @@ class Agent:
         image: str = "",
         assigned: str = "",
         network: Callable[[Config], Exchange] | None = None,
+        pages: Callable[[Config], Pages] = TcpPages,
         clock: Clock | None = None,
     ) -> None:
         self._config = config
@@ -79,6 +81,7 @@ class Agent:
         self._image = image
         self._assigned = assigned
         self._network = network or tcp_exchange
+        self._pages = pages
         self._clock = clock or SystemClock()
         self._since = self._clock.now()
         self._cpu_flags = cpu_flags()
@@ -154,6 +157,7 @@ class Agent:
                 journal=Journal(config.journal),
                 ledger=self._ledger,
                 exchange=self._exchange,
+                pages=self._pages(config),
                 fence=self._fence,
                 hooks=self._hooks,
                 disk=disk,

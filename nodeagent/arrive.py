@@ -23,7 +23,7 @@ from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.exchange import Caller
 from nodeagent.frames import End, Message, Ready, Refused, Running, images_size
 from nodeagent.ledger import refusal
-from nodeagent.pages import Door
+from nodeagent.pages import Entrance
 from nodeagent.precopy import receive_rounds
 from nodeagent.space import Promise, make_fresh, reserve
 from store.errors import Unavailable
@@ -55,7 +55,7 @@ async def receive_job(case: Case) -> None:
                 caller = await _await_source(case, order, deadline)
                 channel = caller.channel
                 held.callback(channel.close)
-                door = held.enter_context(Door(case.parts.config, order)) if order.mode == MigrationMode.POST_COPY else None
+                door = held.enter_context(case.parts.pages.door(order)) if order.mode == MigrationMode.POST_COPY else None
                 promise = await _make_ready(case, caller, door, held)
                 arrived = await _receive_and_restore(case, channel, door, promise, deadline)
         except (AgentError, OSError) as error:
@@ -78,7 +78,7 @@ async def _await_source(case: Case, order: MoveOrder, deadline: Deadline) -> Cal
         return await came
 
 
-async def _make_ready(case: Case, caller: Caller, door: Door | None, held: ExitStack) -> Promise:
+async def _make_ready(case: Case, caller: Caller, door: Entrance | None, held: ExitStack) -> Promise:
     """Says ready, if there is room for what the source brings; the room is promised until ``held`` is closed."""
     record = case.held
     try:
@@ -96,7 +96,9 @@ async def _make_ready(case: Case, caller: Caller, door: Door | None, held: ExitS
     return promise
 
 
-async def _receive_and_restore(case: Case, channel: Channel, door: Door | None, promise: Promise, deadline: Deadline) -> Arrived:
+async def _receive_and_restore(
+    case: Case, channel: Channel, door: Entrance | None, promise: Promise, deadline: Deadline
+) -> Arrived:
     sandbox, record = case.sandbox, case.held
     assert sandbox is not None
     images = case.images(record.copy_here)

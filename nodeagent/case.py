@@ -25,6 +25,7 @@ from nodeagent.hooks import Hooks
 from nodeagent.jobdir import job_directory, remove_tree
 from nodeagent.journal import Journal, Record, Step, check_step
 from nodeagent.ledger import Ledger
+from nodeagent.pages import Pages
 from nodeagent.space import Room, image_name
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Parts:
     journal: Journal
     ledger: Ledger
     exchange: Exchange
+    pages: Pages
     fence: Fence
     hooks: Hooks
     disk: Executor

@@ -22,7 +22,6 @@ from nodeagent.deadline import Deadline
 from nodeagent.engine import PageWire, Sandbox
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running, images_size
-from nodeagent.pages import reach
 from nodeagent.precopy import send_rounds
 from nodeagent.space import Promise, make_fresh, release, reserve
 
@@ -78,7 +77,7 @@ async def send_job(case: Case, sandbox: Sandbox) -> Running | Refused:
             async with _telling_why(case, channel):
                 await _check_obstacles(case)
                 await case.parts.hooks.at("leave.connected", sandbox.copy)
-                wire = PageWire(await reach(case.parts.config, order, ready.pages)) if follows else None
+                wire = PageWire(await case.parts.pages.reach(order, ready.pages)) if follows else None
                 if wire is not None:
                     held.callback(wire.sock.close)
                 parent = await _send_rounds(case, sandbox, channel, order, deadline)

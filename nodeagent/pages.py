@@ -12,6 +12,7 @@ import hmac
 import logging
 import socket
 from types import TracebackType
+from typing import Protocol, Self
 
 from crds.organisations import NODES
 from crds.placement import MoveOrder
@@ -33,6 +34,45 @@ def word(order: MoveOrder) -> bytes:
     return hmac.new(order.ticket.encode(), f"pages of {order.migration}".encode(), hashlib.sha256).hexdigest().encode()
 
 
+class Entrance(Protocol):
+    """The destination's end, for one move. Use it as a context; what came through is closed with it."""
+
+    port: int
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    async def wire(self) -> socket.socket:
+        """The source's connection, once it is there."""
+        ...
+
+
+class Pages(Protocol):
+    """How these connections are made; tests have one between nodes that are none."""
+
+    def door(self, order: MoveOrder) -> Entrance:
+        """OSError when there is no port."""
+        ...
+
+    async def reach(self, order: MoveOrder, port: int) -> socket.socket:
+        """The source's end. MoveFailed when the destination offers none, PeerLost when it cannot be reached or proved."""
+        ...
+
+
+class TcpPages:
+    """As it is in production."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def door(self, order: MoveOrder) -> "Door":
+        return Door(self._config, order)
+
+    async def reach(self, order: MoveOrder, port: int) -> socket.socket:
+        return await reach(self._config, order, port)
+
+
 class Door:
     """The destination's end, for one move. Use it as a context; what came through is closed with it."""
 
@@ -44,7 +84,7 @@ class Door:
         self._opened: asyncio.Task[socket.socket] | None = None
         self.port: int = self._listener.getsockname()[1]
 
-    def __enter__(self) -> "Door":
+    def __enter__(self) -> Self:
         self._opened = asyncio.create_task(self._open(), name=f"pages of {self._order.migration}")
         return self
 

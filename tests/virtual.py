@@ -1,7 +1,8 @@
 """An event loop whose time passes only when nothing is left to do: hours in a second, the same every time.
 
 ``time()`` starts at 1000 and jumps to the next timer whenever no callback is ready. Work for threads is done at once, in the loop's
-own thread, so nothing happens beside it. ``Clock`` gives the same time to whoever must not read the machine's own.
+own thread, so nothing happens beside it. Sockets may be used whose both ends are in this loop and which pass on at once, that is
+those of a socketpair. ``Clock`` gives the same time to whoever must not read the machine's own.
 """
 
 import asyncio
@@ -22,30 +23,35 @@ class StuckError(AssertionError):
 
 
 class _Selector(selectors.BaseSelector):
-    """Knows the loop's own pipe and no other file; waiting is what makes time pass."""
+    """Waiting is what makes time pass; there is none while a file is ready. The loop's own pipe, its first file, never is."""
 
     def __init__(self) -> None:
         self.now = START
-        self._keys: dict[Any, selectors.SelectorKey] = {}
+        self._files = selectors.EpollSelector()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        key = self._keys[fileobj] = selectors.SelectorKey(fileobj, 0, events, data)
-        return key
+        return self._files.register(fileobj, events, data)
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._keys.pop(fileobj)
+        return self._files.unregister(fileobj)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = self._files.select(0) if len(self._files.get_map()) > 1 else []
+        if ready:
+            return ready
         if timeout is None:
             raise StuckError("everybody waits, and no timer runs")
         self.now += max(timeout, 0.0)
         return []
 
+    def close(self) -> None:
+        self._files.close()
+
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys
+        return self._files.get_map()
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._keys[fileobj]
+        return self._files.get_key(fileobj)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

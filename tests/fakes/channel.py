@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crds.organisations import ADMINS, NODES
 from nodeagent.channel import Channel, Peer
@@ -25,6 +26,9 @@ from nodeagent.errors import AgentError, MoveFailed, PeerLost, Untrusted
 from nodeagent.exchange import Exchange
 from nodeagent.frames import DATA, HEADER, KNOWN, MAX_MESSAGE, MESSAGE, End, FileSum, Message, decode, encode, parse_header
 from nodeagent.stream import POLL, Inbox, Outbox
+
+if TYPE_CHECKING:
+    from tests.fakes.pages import MemoryDoor, MemoryWire
 
 ROOM = 1 << 18  # bytes under way in one direction before the sender has to wait
 
@@ -262,6 +266,10 @@ class MemoryNetwork:
         self.links: list[Link] = []
         self.poll = POLL
         """Seconds between two looks for more images while a dump goes on; time that is not real may take larger steps."""
+        self.doors: dict[int, MemoryDoor] = {}
+        """By port: who waits for memory that is to follow a job (fakes/pages.py)."""
+        self.wires: list[MemoryWire] = []
+        """Every connection that was ever made for that, oldest first."""
         self._doors: dict[str, MemoryExchange] = {}
         self._ports = itertools.count(20_000)
         self._forbidden: set[frozenset[str]] = set()
@@ -271,7 +279,7 @@ class MemoryNetwork:
         return self.exchange_for(config.node, config.port, hello=config.timing.hello, silence=config.timing.answer)
 
     def exchange_for(self, node: str, port: int = 0, *, hello: float = 5, silence: float = 5) -> "MemoryExchange":
-        port = port or next(self._ports)
+        port = port or self.next_port()
         address = f"127.0.0.1:{port}"
         if address in self._doors:
             raise AgentError(f"data channel: {address} cannot be opened: address in use: choose another --port")
@@ -281,6 +289,13 @@ class MemoryNetwork:
     def admin(self, name: str = "admin") -> "MemoryExchange":
         """Somebody who calls and cannot be called."""
         return MemoryExchange(self, Peer(name, ADMINS, proved=True), 0, 5, 5)
+
+    def next_port(self) -> int:
+        return next(self._ports)
+
+    def allowed(self, one: str, other: str) -> bool:
+        """Whether new connections between the two may be made."""
+        return frozenset((one, other)) not in self._forbidden
 
     def forbid(self, one: str, other: str) -> None:
         self._forbidden.add(frozenset((one, other)))
@@ -293,7 +308,7 @@ class MemoryNetwork:
 
     def connect(self, caller: "MemoryExchange", peer: str, node: str) -> MemoryChannel:
         door = self._doors.get(peer)
-        if door is None or not door.open or frozenset((caller.me.name, door.me.name)) in self._forbidden:
+        if door is None or not door.open or not self.allowed(caller.me.name, door.me.name):
             raise PeerLost(f"{peer} cannot be reached: connection refused")
         link = Link(caller.me.name, door.me.name)
         self.links.append(link)

@@ -159,6 +159,7 @@ class FakeSandbox:
         shim = self._empty()
         shim.job = Job.of_command(spec.command)
         self._engine.world.starts[self.copy.uid] += 1
+        self._engine.world.begun[self.copy] += 1
         shim.go()
         self._engine.point("start.after")
 

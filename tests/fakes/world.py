@@ -97,6 +97,7 @@ class Shim:
             return False
         if self.policy == Fencing.KILL:
             self.exit = Exit(128 + signals.SIGKILL, datetime.now(UTC), fenced=True)
+            self.world.killed.add(self.copy.uid)
             self.die()
         else:
             if self.job is not None:
@@ -195,6 +196,10 @@ class World:
         self.shims: dict[tuple[str, Copy], Shim] = {}
         self.starts: dict[str, int] = defaultdict(int)
         """How often a job was started, by uid; going on after a move is no start."""
+        self.begun: dict[Copy, int] = defaultdict(int)
+        """The same by copy: each life of a job has one of its own."""
+        self.killed: set[str] = set()
+        """uids of jobs of which a copy was killed by fencing."""
         self.exits: dict[str, list[int]] = defaultdict(list)
         """How its copies ended by themselves, by uid."""
         self._most: dict[str, int] = defaultdict(int)

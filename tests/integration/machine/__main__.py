@@ -8,6 +8,8 @@ import sys
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.integration.machine.base import Base
+from tests.integration.machine.defects import DEFECTS, planted
 from tests.integration.machine.rules import Cloud
 
 
@@ -19,6 +21,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=250, help="rules for each (default: %(default)s)")
     parser.add_argument("--shrink", action="store_true", help="look for a shorter way to what was found; that may take long")
     parser.add_argument("--log", help="file for what the daemons of all runs log, with the cluster's own time")
+    parser.add_argument("--plant", choices=sorted(DEFECTS), help="a defect that is to be found")
+    parser.add_argument("--verbose", action="store_true", help="say how moves ended, and what struck at named steps of them")
     options = parser.parse_args()
     _log_to(options.log)
     chosen = settings(
@@ -31,8 +35,15 @@ def main() -> int:
         phases=[Phase.generate, *([Phase.shrink] if options.shrink else [])],
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(seed(options.seed)(Cloud), settings=chosen)
-    print(f"seed {options.seed}: {Cloud.steps} steps, {Cloud.moved} moves")
+    try:
+        with planted(options.plant):
+            run_state_machine_as_test(seed(options.seed)(Cloud), settings=chosen)
+    except BaseException:
+        print(f"seed {options.seed}: found after {Base.steps} steps, {Base.moved} moves", file=sys.stderr)
+        raise
+    if options.verbose:
+        print(", ".join(f"{kind}: {number}" for kind, number in sorted(Base.counted.items())))
+    print(f"seed {options.seed}: {Base.steps} steps, {Base.moved} moves")
     return 0
 
 

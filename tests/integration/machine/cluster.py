@@ -1,26 +1,39 @@
 """A whole cluster in one event loop of virtual time: etcd in memory, real agents with fake processes, the real reconciler."""
 
 import asyncio
+import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from crds.load import LoadVector
 from crds.meta import Metadata
 from crds.node import Node
+from nodeagent import guard
 from nodeagent.agent import Agent
 from nodeagent.config import Config, Timing
+from nodeagent.engine import Copy
+from nodeagent.features import POST_COPY, PRE_COPY
 from nodeagent.load import Watched, make_vector
 from reconciler.daemon import campaign
 from store.memory import MemoryKV
 from store.store import Store
 from tests.fakes.channel import MemoryNetwork
 from tests.fakes.engine import FakeEngine, Knobs
+from tests.fakes.pages import MemoryPages
 from tests.fakes.world import World
 from tests.integration.machine.lives import Life
 from tests.virtual import Clock
 
 TIMING = Timing(usage=5.0, load=5.0, restore=20.0)
+FEATURES = [POST_COPY, PRE_COPY]
+
+Witness = Callable[[str, str, Copy], Awaitable[None]]
+"""Is told of the moments at which agents are: node, moment, copy."""
+
+
+async def _nobody(node: str, moment: str, copy: Copy) -> None:
+    """The witness of a cluster to which nothing happens."""
 
 
 class Load:
@@ -50,6 +63,7 @@ class Machine:
         self.knobs = Knobs(image_bytes=4096)
         self.life: Life | None = None
         self.task: asyncio.Task[None] | None = None
+        self.guard: asyncio.Task[None] | None = None
         self.starting = asyncio.Lock()
 
     def start(self) -> None:
@@ -57,9 +71,10 @@ class Machine:
         assert self.life is None
         cluster = self.cluster
         self.kv = cluster.kv.client()
-        self.knobs = Knobs(image_bytes=4096, delay=dict(cluster.pace))
+        self.knobs = Knobs(image_bytes=4096, delay=dict(cluster.pace), features=FEATURES)
         self.kv.delay = cluster.store_delay
-        self.life = life = Life(f"agent of {self.name}", self._ended)
+        self.life = life = Life(f"agent of {self.name}", self._ended, lambda moment, copy: cluster.witness(self.name, moment, copy))
+        self._guard_it()
         engine = FakeEngine(cluster.world, self.name, life.guard_engine(self.knobs))
         agent = Agent(
             self.config,
@@ -68,9 +83,26 @@ class Machine:
             Load(cluster.clock),
             hooks=life,
             network=cluster.network.exchange,
+            pages=lambda config: MemoryPages(cluster.network, config.node),
             clock=cluster.clock,
         )
         self.task = asyncio.get_running_loop().create_task(agent.run(), name=f"agent {self.name}")
+
+    def _guard_it(self) -> None:
+        """mx-guard lives as long as the machine."""
+        if self.guard is None:
+            run = str(self.config.run)
+            self.config.run.mkdir(parents=True, exist_ok=True)
+            guard.write_whole(f"{run}/{guard.PROCESS}", f"{os.getpid()} {guard.start_time(os.getpid())}\n")
+            self.guard = self.cluster.loop.create_task(self._watch(run), name=f"guard of {self.name}")
+
+    async def _watch(self, run: str) -> None:
+        """As guard.watch does."""
+        while True:
+            deadline, now = guard.read_deadline(run), self.cluster.clock.boottime()
+            if deadline is not None and deadline <= now:
+                self.cluster.world.fence(self.name)
+            await asyncio.sleep(guard.AGAIN if deadline is None or deadline <= now else deadline - now)
 
     def _ended(self) -> None:
         self.cluster.loop.call_soon(self._fall, self.task)
@@ -96,9 +128,15 @@ class Machine:
     async def power_off(self) -> None:
         """Processes and memory are gone, the disk stays."""
         async with self.starting:
-            await self.bury()
             self.cluster.world.reboot(self.name)
+            await self.bury()
+            self.stop_guard()
             shutil.rmtree(self.config.run, ignore_errors=True)
+
+    def stop_guard(self) -> None:
+        if self.guard is not None:
+            self.guard.cancel()
+            self.guard = None
 
     @property
     def images(self) -> list[Path]:
@@ -141,6 +179,7 @@ class Cluster:
         self.reconcilers: list[Reconciler] = []
         self.pace: dict[str, float] = {}
         """Seconds that operations of the engines take."""
+        self.witness: Witness = _nobody
         self.store_delay = 0.0
         """Seconds that a call of an agent to etcd takes."""
         self.defects: list[str] = []
@@ -167,10 +206,14 @@ class Cluster:
             if machine.life is not None:
                 machine.life.end()
             await machine.bury()
+            machine.stop_guard()
         for each in self.reconcilers:
             await each.bury()
         for shim in list(self.world.shims.values()):
             shim.die()
+        for wire in self.network.wires:
+            wire.cut()
+        await asyncio.sleep(0.1)  # and everybody has ended
 
     def judge_end(self, task: "asyncio.Task[None]") -> None:
         """A daemon ends by being killed, by nothing else."""

@@ -5,7 +5,7 @@ and ends at the one it was told to; from then on every seam refuses, so that not
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from nodeagent.engine import Copy
 from store.memory import MemoryKV
@@ -13,20 +13,18 @@ from tests.fakes.engine import AgentCrashed, Knobs
 
 
 class Life:
-    """Of one daemon. ``ended`` is called once, at its end."""
+    """Of one daemon. ``ended`` is called once, at its end; ``witness`` at each of its moments, before it passes."""
 
-    def __init__(self, name: str, ended: Callable[[], None]) -> None:
+    def __init__(self, name: str, ended: Callable[[], None], witness: Callable[[str, Copy], Awaitable[None]] | None = None) -> None:
         self.name = name
         self.over = False
         self.left: int | None = None
         """Crossings that are left; None for no limit."""
         self.crossings: list[str] = []
         """The last ones, for people."""
-        self.doom = ""
-        """A moment at which it ends."""
-        self.mourner: Callable[[], object] = lambda: None
-        """Called when it has ended there."""
         self._ended = ended
+        self._witness = witness
+        """Sees its moments, before anything else does."""
 
     def cross(self, where: str) -> None:
         """Raises AgentCrashed when it is over, or ends here."""
@@ -50,9 +48,8 @@ class Life:
 
     async def at(self, moment: str, copy: Copy) -> None:
         """As the agent's hooks."""
-        if moment == self.doom and not self.over:
-            self.end()
-            self.mourner()
+        if self._witness is not None and not self.over:
+            await self._witness(moment, copy)
         self.cross(moment)
         await asyncio.sleep(0)
         self.cross(moment)
