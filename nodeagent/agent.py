@@ -242,6 +242,8 @@ class Agent:
         if self._ledger.saw(job, new):
             log.error("%s: somebody wrote what cannot be read: writing it anew", key)
             self._wake(job)
+        elif new is not None and job not in self._workers:
+            self._wake(job)  # a write of ours that came through after we had given it up, and the job
 
     # --- what runs beside ---
 

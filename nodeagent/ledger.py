@@ -20,6 +20,8 @@ from store.kv import KV, Compare, Delete, Get, KeyValue, Op, Put, TxnResult, abs
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 5  # to delete what changes meanwhile
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -38,6 +40,8 @@ class Ledger:
         self._heartbeat = heartbeat
         self._stored: dict[str, Stored] = {}
         self._claims: dict[str, int] = {}
+        self._doubtful: set[str] = set()
+        """Keys that may stand though we do not know of them: the answer to a write was lost."""
         self.loaded = False
 
     async def load(self) -> None:
@@ -45,8 +49,10 @@ class Ledger:
         prefix = keys.node_prefix(self._node)
         reports = await self._kv.list(f"{prefix}jobs/")
         claims = await self._kv.list(f"{prefix}claims/")
-        self._stored = {_job(kv.key): _stored(kv) for kv in reports.items}
-        self._claims = {_job(kv.key): kv.mod_revision for kv in claims.items}
+        written = {job: stored for job, stored in self._stored.items() if stored.revision > reports.revision}
+        claimed = {job: revision for job, revision in self._claims.items() if revision > claims.revision}
+        self._stored = {_job(kv.key): _stored(kv) for kv in reports.items} | written
+        self._claims = {_job(kv.key): kv.mod_revision for kv in claims.items} | claimed
         self.loaded = True
 
     def saw(self, job: str, kv: KeyValue | None) -> bool:
@@ -72,7 +78,8 @@ class Ledger:
 
         Raises Conflict when the placement changed."""
         place = keys.placement(self._node, *job.split("/"))
-        result, found = await self._txn(
+        result, found = await self._write(
+            self._report(job),
             [absent(self._report(job)), unchanged(place, placement)],
             [Put(self._report(job), report.to_json())],
             [self._report(job), place],
@@ -104,7 +111,7 @@ class Ledger:
         key = self._report(job)
         place = keys.placement(self._node, *job.split("/"))
         when = [unchanged(key, old.revision if old else 0), *([] if placement is None else [unchanged(place, placement)])]
-        result, found = await self._txn(when, [Put(key, report.to_json())], [key])
+        result, found = await self._write(key, when, [Put(key, report.to_json())], [key])
         if result.succeeded:
             self._stored[job] = Stored(result.revision, report)
             return
@@ -114,22 +121,34 @@ class Ledger:
         raise Conflict(f"{key}: another report stood there than was known, writing again")
 
     async def remove(self, job: str) -> None:
-        """Report and claim, as far as they stand. Raises Unavailable."""
-        operations: list[Op] = []
-        if job in self._stored:
-            operations.append(Delete(self._report(job)))
-        if job in self._claims:
-            operations.append(Delete(self._claim(job)))
-        if operations:
-            await self._txn([], operations, [])
+        """Report and claim, as far as they (may) stand. Raises Unavailable, Conflict."""
+        stored = self._stored.get(job)
+        known = {self._report(job): stored.revision if stored else 0, self._claim(job): self._claims.get(job, 0)}
+        await self._delete({key: revision for key, revision in known.items() if revision or key in self._doubtful})
         self._stored.pop(job, None)
         self._claims.pop(job, None)
 
     async def remove_claim(self, job: str) -> None:
-        """The claim only, if one stands. Raises Unavailable."""
-        if job in self._claims:
-            await self._txn([], [Delete(self._claim(job))], [])
+        """The claim only, if one (may) stand. Raises Unavailable, Conflict."""
+        key, revision = self._claim(job), self._claims.get(job, 0)
+        if revision or key in self._doubtful:
+            await self._delete({key: revision})
             self._claims.pop(job, None)
+
+    async def _delete(self, known: dict[str, int]) -> None:
+        """Keys of ours with the mod_revisions they have as far as we know.
+
+        Compared like any write, for one that comes through late must not take away what was written since."""
+        for _ in range(ATTEMPTS):
+            if not any(key in self._doubtful or revision for key, revision in known.items()):
+                return
+            when = [unchanged(key, revision) for key, revision in known.items()]
+            result, found = await self._txn(when, [Delete(key) for key, revision in known.items() if revision], list(known))
+            if result.succeeded:
+                self._doubtful -= known.keys()
+                return
+            known = {key: kv.mod_revision if kv else 0 for key, kv in zip(known, found, strict=True)}
+        raise Conflict(f"{', '.join(known)}: written again and again while they were to be removed")
 
     async def claim(self, job: str, claim: Claim, placement: int) -> Claim | None:
         """Puts the claim if none stands and the placement has mod_revision ``placement``; returns the claim that stands then.
@@ -138,7 +157,7 @@ class Ledger:
         """
         place = keys.placement(self._node, *job.split("/"))
         key = self._claim(job)
-        result, found = await self._txn([absent(key), unchanged(place, placement)], [Put(key, claim.to_json())], [key])
+        result, found = await self._write(key, [absent(key), unchanged(place, placement)], [Put(key, claim.to_json())], [key])
         if result.succeeded:
             self._claims[job] = result.revision
             return claim
@@ -162,6 +181,15 @@ class Ledger:
         if (claim.uid, claim.epoch) == (ours.uid, ours.epoch):
             return claim
         raise Conflict(f"{found.key}: a claim of epoch {claim.epoch} stands in the way of epoch {ours.epoch}")
+
+    async def _write(
+        self, key: str, when: Sequence[Compare], then: Sequence[Op], read: Sequence[str]
+    ) -> tuple[TxnResult, tuple[KeyValue | None, ...]]:
+        """Puts that key. Who does not learn what became of it still has to remove what may stand."""
+        self._doubtful.add(key)
+        answer = await self._txn(when, then, read)
+        self._doubtful.discard(key)
+        return answer
 
     async def _txn(
         self, when: Sequence[Compare], then: Sequence[Op], read: Sequence[str]

@@ -4,6 +4,8 @@ It fails on demand, because what stands above must survive that:
     kv.delay = 0.2                       every call takes that long; longer than ``timeout`` ends Unavailable, nothing applied
     kv.fail_next("txn")                  the next txn ends Unavailable, nothing applied
     kv.fail_next("txn", applied=True)    ... but it *was* applied: the unknown outcome
+    kv.fail_next("txn", late=2.0)        ... but it comes through that many seconds after it was given up
+    kv.answer = 0.1                      what a call did is known that much later; cancelled meanwhile, it was done all the same
     kv.down = True                       no connection, until set to False; leases run on meanwhile
     kv.drop_watches()                    all watches of this client break and resume
     kv.lag = 2.0                         each batch of its watches is handed over that much later
@@ -14,7 +16,7 @@ Time stands still unless ``advance`` is called or the server was made with a clo
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -33,6 +35,7 @@ class _Fault:
     call: str
     error: StoreError
     applied: bool
+    late: float | None
 
 
 class _Time:
@@ -60,6 +63,7 @@ class MemoryKV:
     def __init__(self, *, clock: Callable[[], float] | None = None, timeout: float = 5.0) -> None:
         self.server = MemoryServer()
         self.delay = 0.0
+        self.answer = 0.0
         self.lag = 0.0
         self.timeout = timeout
         self.hook: Hook | None = None
@@ -92,9 +96,10 @@ class MemoryKV:
         else:
             self._up.set()
 
-    def fail_next(self, call: str, error: StoreError | None = None, *, applied: bool = False) -> None:
-        """The next ``call`` ("get", "list", "txn", ...) raises ``error`` (Unavailable), with or without its effect."""
-        self._faults.append(_Fault(call, error or Unavailable(f"{call}: failed on demand"), applied))
+    def fail_next(self, call: str, error: StoreError | None = None, *, applied: bool = False, late: float | None = None) -> None:
+        """The next ``call`` ("get", "list", "txn", ...) raises ``error`` (Unavailable), with or without its effect, or has it
+        ``late`` seconds after that."""
+        self._faults.append(_Fault(call, error or Unavailable(f"{call}: failed on demand"), applied, late))
 
     def drop_watches(self) -> None:
         """Breaks the stream of every watch, with what it had not read; each resumes by itself."""
@@ -165,14 +170,23 @@ class MemoryKV:
             raise Unavailable(f"{call}: no answer within {self.timeout} s")
         fault = self._next_fault(call)
         self._at(call, "before")
+        if fault and fault.late is not None:
+            asyncio.get_running_loop().call_later(fault.late, self._come_through, action)
         if fault and not fault.applied:
             raise fault.error
         self._expire()
         result = action()
+        if self.answer:
+            await asyncio.sleep(self.answer)
         self._at(call, "after")
         if fault:
             raise fault.error
         return result
+
+    def _come_through(self, action: Callable[[], object]) -> None:
+        self._expire()
+        with suppress(StoreError):  # nobody waits for its answer any more
+            action()
 
     async def _connection(self, call: str) -> None:
         await self._up.wait()

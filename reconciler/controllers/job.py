@@ -253,6 +253,9 @@ async def _release(context: Context, job: Job, held: dict[str, Seen[Placement]])
     """
     if _is_moving(held):
         return await _say(context, job, "is being deleted: waits until its move is decided")
+    for node, seen in held.items():
+        if _stands_frozen(context.world, node, work_key(job), seen.value):
+            return await _say(context, job, f"is being deleted: waits until node/{node} knows that its move was called off")
     if held:
         transaction = context.store.transaction()
         for seen in held.values():
@@ -265,6 +268,15 @@ async def _release(context: Context, job: Job, held: dict[str, Seen[Placement]])
     await release(context, job)
     await context.store.remove_finalizer(job, STOP_FINALIZER)
     return DONE
+
+
+def _stands_frozen(world: World, node: str, job: str, placement: Placement) -> bool:
+    """Whether the node still has the frozen copy of a move that was called off. If all it saw were that its placement is gone, it
+    would take the job for one that lives elsewhere, and leave its directory."""
+    report = world.reports.find(node, job)
+    if report is None or report.value.uid != placement.uid or is_written_off(world, node):
+        return False
+    return report.value.phase == ReportPhase.FROZEN and report.value.epoch < placement.epoch
 
 
 def _left_on(world: World, job: Job) -> list[str]:

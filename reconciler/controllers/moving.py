@@ -4,7 +4,7 @@ The destination's claim is the commit point. Only these things end a move, and e
     Succeed   the claim is there and says accepted, and the destination's copy runs (or ran)
     CallOff   no accepted claim is there; the write that calls the move off compares the very absence (or refusal) we saw here
     TakeBack  the destination has accepted, is silent and must have fenced itself; the copy at the source still stands frozen,
-              whole, and is used as the checkpoint that it is: if the restart policy says so, or people who call the move off
+              whole, and is used as the checkpoint that it is: unless the restart policy is Never, or if people call the move off
 Anything else is waited for. In particular an accepted claim whose node is silent is waited for without end if its copy may still
 run: two copies are worse than none.
 """
@@ -12,11 +12,11 @@ run: two copies are worse than none.
 from dataclasses import dataclass
 from datetime import datetime
 
-from crds.job import MigrationMode, RestartPolicy
+from crds.job import RestartPolicy
 from crds.migration import CANCELLED, JOB_ENDED, NODE_NOT_READY, REFUSED, TIMED_OUT
 from crds.placement import MoveOrder, Placement, Role
 from crds.report import ENDED, Claim, JobReport, ReportPhase, Verdict
-from crds.states import DestinationStep
+from crds.states import DestinationStep, SourceStep
 from reconciler.controllers.readiness import HEARD, Silence, is_ready
 from reconciler.grid import Seen
 from reconciler.world import World, split_key
@@ -170,27 +170,33 @@ def _lost(move: Move, wish: Wish) -> Succeed | TakeBack | Wait:
         return Wait(None, f"{taken}, and nothing whole of it is left on {source}: bring {destination} back, or delete the job")
     if wish.cancelled:
         return TakeBack(CANCELLED, f"{taken}; called off by request, so the job goes on at {source} as it was when it was frozen")
-    if move.source is not None and move.source.value.spec.restart.policy == RestartPolicy.FROM_CHECKPOINT:
+    if move.source is not None and move.source.value.spec.restart.policy != RestartPolicy.NEVER:
         return TakeBack(NODE_NOT_READY, f"{taken}; the job goes on at {source} as it was when it was frozen")
     how = f"mxctl migrate --cancel {move.order.migration} lets it go on at {source} as it was when it was frozen"
     return Wait(None, f"{taken}; {move.silence.why}: bring {destination} back, or {how}")
 
 
 def _has_left(move: Move) -> bool:
-    """Whether the source says that nothing of it is there any more."""
+    """Whether the source says that nothing of it is there any more, nor any memory that the destination may still get."""
     report = move.source_report
-    return move.source is None or (report is not None and report.phase == ReportPhase.LEFT and report.epoch == move.epoch)
+    left = report is not None and report.phase == ReportPhase.LEFT and report.epoch == move.epoch
+    return move.source is None or (left and not _is_serving(report))
 
 
 def _stands_whole(move: Move) -> bool:
-    """Whether the source still has the frozen copy. It says so before it kills it, by a write that our placement would defeat."""
+    """Whether the source still has the frozen copy, with all its memory, however much of it the destination has got.
+
+    It says so before it kills it, by a write that our placement would defeat."""
     report = move.source_report
-    kept = report is not None and report.phase == ReportPhase.FROZEN and report.epoch == move.epoch
-    return kept and move.source is not None and move.order.mode != MigrationMode.POST_COPY
+    return move.source is not None and report is not None and report.phase == ReportPhase.FROZEN and report.epoch == move.epoch
 
 
 def _is_fetching(report: JobReport) -> bool:
     return report.phase == ReportPhase.RUNNING and report.move is not None and report.move.step == DestinationStep.FETCHING
+
+
+def _is_serving(report: JobReport | None) -> bool:
+    return report is not None and report.move is not None and report.move.step == SourceStep.SERVING
 
 
 def _source_gave_up(move: Move, report: JobReport) -> bool:

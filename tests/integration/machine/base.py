@@ -32,6 +32,8 @@ MODES = (None, None, MigrationMode.POST_COPY, MigrationMode.POST_COPY, Migration
 POLICIES = (RestartPolicy.NEVER, RestartPolicy.NEVER, RestartPolicy.FROM_CHECKPOINT, RestartPolicy.ON_FAILURE)
 FENCINGS = (None, None, None, Fencing.KILL, Fencing.KEEP)
 PACES = (0.0, 0.02, 0.3, 2.0)
+STREAMS = (0.0, 0.3, 5.0, 30.0)
+"""Seconds that memory takes to follow a job."""
 PAUSES = (0.0, 0.01, 0.05, 0.2, 1.0, 4.0)
 DEADLINES = (5.0, 20.0, 60.0)
 WAITING = 4
@@ -87,9 +89,9 @@ class Base(RuleBasedStateMachine):
     def begin(self, seed: int) -> None:
         """``seed`` is of what happens whatever rules are taken: traffic, and how much time passes between two rules."""
         self.random = Random(seed)
-        words = ("create", "dump", "restore", "resume", "forget", "pre_dump", "serve", "pages")
-        self.cluster.pace = {word: self.random.choice(PACES) for word in words}
-        self.cluster.store_delay = self.random.choice((0.0, 0.005, 0.05))
+        words = ("create", "dump", "restore", "resume", "forget", "pre_dump", "serve")
+        self.cluster.pace = {word: self.random.choice(PACES) for word in words} | {"pages": self.random.choice(STREAMS)}
+        self.cluster.store_delay, self.cluster.store_answer = (self.random.choice((0.0, 0.005, 0.05)) for _ in range(2))
         self.cluster.witness = self._witness
         self.do(self.cluster.start())
         self.do(asyncio.sleep(2))

@@ -72,7 +72,7 @@ class Machine:
         cluster = self.cluster
         self.kv = cluster.kv.client()
         self.knobs = Knobs(image_bytes=4096, delay=dict(cluster.pace), features=FEATURES)
-        self.kv.delay = cluster.store_delay
+        self.kv.delay, self.kv.answer = cluster.store_delay, cluster.store_answer
         self.life = life = Life(f"agent of {self.name}", self._ended, lambda moment, copy: cluster.witness(self.name, moment, copy))
         self._guard_it()
         engine = FakeEngine(cluster.world, self.name, life.guard_engine(self.knobs))
@@ -181,7 +181,9 @@ class Cluster:
         """Seconds that operations of the engines take."""
         self.witness: Witness = _nobody
         self.store_delay = 0.0
-        """Seconds that a call of an agent to etcd takes."""
+        """Seconds until a call of an agent is done by etcd."""
+        self.store_answer = 0.0
+        """Seconds until the agent knows."""
         self.defects: list[str] = []
         """What no daemon may ever do: end by itself."""
 

@@ -188,6 +188,12 @@ def fetching_is_over(stack: ExitStack) -> None:
 
 
 @defect
+def serving_is_left(stack: ExitStack) -> None:
+    """Post-copy: a source that hands out memory counts as one that has nothing of the job any more."""
+    _put(stack, moving, "_is_serving", lambda _: False)
+
+
+@defect
 def deleted_in_the_middle(stack: ExitStack) -> None:
     """A job that is deleted loses its placements while it is being moved."""
     _put(stack, job_controller, "_is_moving", lambda _: False)

@@ -78,7 +78,7 @@ class Judged(Base):
         self.strikes.clear()
         await asyncio.sleep(70)  # all that was to come back by itself has
         for kv in [kv for who in (*NODES, "reconcilers") for kv in self.clients(who)]:
-            kv.down, kv.lag, kv.delay = False, 0.0, 0.0
+            kv.down, kv.lag, kv.delay, kv.answer = False, 0.0, 0.0, 0.0
             kv._faults.clear()
         for name, machine in self.cluster.machines.items():
             machine.knobs.errors.clear()

@@ -94,15 +94,21 @@ class Cloud(Judged):
         for kv in self.clients(who):
             kv.fail_next(call, applied=applied)
 
+    @happens(who=anybody, late=st.sampled_from((0.05, 0.5, 3.0)))
+    def come_through_late(self, who: str, late: float) -> None:
+        """A write that was given up is done after all."""
+        for kv in self.clients(who):
+            kv.fail_next("txn", late=late)
+
     @happens(who=anybody, lag=st.sampled_from((0.0, 0.5, 3.0, 10.0)))
     def stale_watch(self, who: str, lag: float) -> None:
         for kv in self.clients(who):
             kv.lag = lag
 
-    @happens(who=anybody, delay=st.sampled_from((0.0, 0.2, 2.0)))
-    def slow_etcd(self, who: str, delay: float) -> None:
+    @happens(who=anybody, delay=st.sampled_from((0.0, 0.2, 2.0)), answer=st.sampled_from((0.0, 0.2, 2.0)))
+    def slow_etcd(self, who: str, delay: float, answer: float) -> None:
         for kv in self.clients(who):
-            kv.delay = delay
+            kv.delay, kv.answer = delay, answer
 
     @happens()
     def compact(self) -> None:

@@ -75,7 +75,8 @@ def _part(scene: Scene) -> None:
 
 
 def _lose_answer(scene: Scene) -> None:
-    scene.cloud.cluster.machines[scene.node].kv.fail_next("txn", applied=scene.strike.number % 2 == 0)
+    late = scene.strike.seconds if scene.strike.number % 3 == 2 else None
+    scene.cloud.cluster.machines[scene.node].kv.fail_next("txn", applied=scene.strike.number % 3 == 1, late=late)
 
 
 def _lag(scene: Scene) -> None:

@@ -163,6 +163,57 @@ async def test_removes_report_and_claim(kv: MemoryKV, ledger: Ledger) -> None:
     assert (await kv.get(REPORT), await kv.get(CLAIM), ledger.known()) == (None, None, set())
 
 
+async def test_removes_what_may_stand_after_a_lost_answer(kv: MemoryKV, ledger: Ledger) -> None:
+    revision = await placed(kv)
+    for _ in range(2):
+        client(ledger).fail_next("txn", applied=True)
+    with pytest.raises(Unavailable):
+        await ledger.claim(JOB, REFUSED, revision)
+    with pytest.raises(Unavailable):
+        await ledger.put(JOB, report())
+    assert ledger.known() == set()
+    await ledger.remove(JOB)
+    assert (await kv.get(REPORT), await kv.get(CLAIM)) == (None, None)
+
+
+async def test_removes_a_claim_that_was_given_up_while_its_answer_was_under_way(kv: MemoryKV, ledger: Ledger) -> None:
+    revision = await placed(kv)
+    client(ledger).answer = 5.0
+    claiming = asyncio.create_task(ledger.claim(JOB, REFUSED, revision))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert await kv.get(CLAIM) is not None
+    claiming.cancel()
+    await asyncio.wait({claiming})
+    client(ledger).answer = 0.0
+    await ledger.remove_claim(JOB)
+    assert await kv.get(CLAIM) is None
+
+
+async def test_a_removal_that_comes_through_late_takes_nothing_new_away(kv: MemoryKV, ledger: Ledger) -> None:
+    await ledger.claim(JOB, REFUSED, await placed(kv))
+    client(ledger).fail_next("txn", late=0.05)
+    with pytest.raises(Unavailable):
+        await ledger.remove_claim(JOB)
+    await ledger.remove_claim(JOB)
+    await ledger.claim(JOB, ACCEPTED, await placed(kv))
+    await asyncio.sleep(0.1)
+    assert await kv.get(CLAIM) is not None
+
+
+async def test_reading_all_anew_forgets_nothing_that_was_written_meanwhile(kv: MemoryKV, ledger: Ledger) -> None:
+    revision = await placed(kv)
+    client(ledger).answer = 0.05
+    loading = asyncio.create_task(ledger.load())
+    await asyncio.sleep(0.06)  # both lists were answered by the server, the second answer is under way
+    client(ledger).answer = 0.0
+    await ledger.put(JOB, report())
+    await ledger.claim(JOB, ACCEPTED, revision)
+    await loading
+    await ledger.remove(JOB)
+    assert (await kv.get(REPORT), await kv.get(CLAIM)) == (None, None)
+
+
 async def test_a_new_session_begins_after_a_lost_lease(kv: MemoryKV, heartbeat: Heartbeat) -> None:
     begun = asyncio.Event()
     heartbeat.begun = begun.set

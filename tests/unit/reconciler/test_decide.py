@@ -45,7 +45,7 @@ def move(**state: Any) -> Move:
 
 GAVE_UP = MoveReport(migration="m", step="Resumed", ok=False, message="no")
 ACCEPTED, REFUSED = claim(Verdict.ACCEPTED), claim(Verdict.REFUSED, "full")
-FETCHING = MoveReport(migration="m", step="Fetching")
+FETCHING, SERVING = MoveReport(migration="m", step="Fetching"), MoveReport(migration="m", step="Serving", ok=True)
 RUNNING_THERE = report(ReportPhase.RUNNING, epoch=2)
 
 
@@ -116,7 +116,7 @@ def restarting(given: Move, policy: RestartPolicy) -> Move:
         ({}, RestartPolicy.NEVER, True, "Cancelled"),
         ({}, RestartPolicy.FROM_CHECKPOINT, True, "Cancelled"),
         ({}, RestartPolicy.NEVER, False, "mxctl migrate --cancel m lets it go on at node/n1"),
-        ({}, RestartPolicy.ON_FAILURE, False, "bring node/n2 back, or mxctl migrate --cancel m"),
+        ({}, RestartPolicy.ON_FAILURE, False, "NodeNotReady"),
         ({"silence": Silence(False, "its node stops it", 4.0)}, RestartPolicy.FROM_CHECKPOINT, True, "its node stops it"),
         ({"silence": Silence(False, "it runs on")}, RestartPolicy.FROM_CHECKPOINT, False, "it runs on; bring node/n2 back"),
         ({"source_report": report(ReportPhase.LEFT, epoch=2)}, RestartPolicy.FROM_CHECKPOINT, True, "succeed"),
@@ -141,13 +141,18 @@ def test_a_destination_that_is_lost_with_the_job(
         assert expected == "succeed"
 
 
-def test_what_was_sent_without_its_memory_is_no_checkpoint() -> None:
+def test_whose_memory_is_to_follow_is_a_checkpoint_until_it_is_killed() -> None:
     found = restarting(move(**LOST), RestartPolicy.FROM_CHECKPOINT)
-    without = replace(found, order=found.order.model_copy(update={"mode": MigrationMode.POST_COPY}))
-    decision = decide(without, EPOCH, Wish(cancelled=True))
-    assert isinstance(decision, Wait)
+    follows = replace(found, order=found.order.model_copy(update={"mode": MigrationMode.POST_COPY}))
+    there = replace(follows, destination_report=report(ReportPhase.RUNNING, epoch=2, move=FETCHING))
+    assert isinstance(decide(there, EPOCH), TakeBack)
+    serving = replace(there, source_report=report(ReportPhase.LEFT, epoch=2, move=SERVING))
+    decision = decide(serving, EPOCH, Wish(cancelled=True))
+    assert isinstance(decision, Wait), "the destination may still get it"
     assert "nothing whole" in decision.why
-    assert isinstance(decide(without, EPOCH, Wish(deleted=True)), Succeed), "its node stops what is left of it when it is back"
+    assert isinstance(decide(serving, EPOCH, Wish(deleted=True)), Succeed), "its node stops what is left of it when it is back"
+    served = replace(there, source_report=report(ReportPhase.LEFT, epoch=2, move=SERVING.model_copy(update={"step": "Gone"})))
+    assert isinstance(decide(served, EPOCH), Succeed)
 
 
 @pytest.mark.parametrize(
