@@ -233,6 +233,8 @@ async def keep(case: Case, placed: Placed) -> None:
     if record.epoch != epoch:
         report = record.report.model_copy(update={"epoch": epoch}) if record.report else None
         await case.advance_decided(record.at, epoch=epoch, report=report)
+    if placed.placement.role == Role.RUN:  # it may have ended as soon as it had come
+        await case.parts.ledger.remove_claim(case.key)
     if not case.tidied:
         await case.forget(record.copy_here)
         if record.spec.restart.policy == RestartPolicy.NEVER:  # otherwise another node may use them by now

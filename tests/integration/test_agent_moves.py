@@ -11,7 +11,7 @@ from nodeagent.frames import HEADER, Hello, Refused, decode, encode
 from nodeagent.journal import Journal, Record
 from tests.fakes.engine import FakeSandbox
 from tests.integration.agents import Cluster, Node, until
-from tests.integration.moving import DESTINATION, SOURCE, check_moved, check_stayed, refusal_of, report_of, seen
+from tests.integration.moving import DESTINATION, SOURCE, check_moved, check_stayed, no_claim, refusal_of, report_of, seen
 
 RING = Obstacle(reason="IoUring", message="node (pid 2) uses io_uring")
 
@@ -125,6 +125,19 @@ async def test_a_job_that_ends_before_it_is_frozen(cluster: Cluster, source: Nod
     assert report is not None and report.exit_code == 3
     await cluster.reported(DESTINATION, "w", None)
     assert cluster.world.copies(uid) == []
+
+
+async def test_a_job_that_ends_as_soon_as_it_has_come(cluster: Cluster, destination: Node) -> None:
+    destination.moments.wait_at["arrive.resumed"] = gate = asyncio.Event()
+    uid = await cluster.running("w", SOURCE)
+    ordered = await cluster.order("w", SOURCE, DESTINATION)
+    await until(lambda: seen(destination, "arrive.resumed"), "the job to go on")
+    cluster.world.end(uid, 3)
+    gate.set()
+    assert await ordered.decided()
+    report = await cluster.reported(DESTINATION, "w", ReportPhase.FAILED)
+    assert report is not None and report.exit_code == 3
+    await no_claim(cluster)
 
 
 async def test_a_job_that_is_killed_while_it_stands_frozen(cluster: Cluster, source: Node) -> None:

@@ -17,6 +17,7 @@ from crds.job import FINISHED, Fencing, Job, JobSpec, MigrationMode, RestartPoli
 from crds.meta import Metadata
 from crds.migration import Migration, MigrationPhase, MigrationSpec
 from nodeagent.engine import Copy
+from nodeagent.jobdir import job_directory
 from store.errors import AlreadyExists, Conflict, NotFound
 from tests.fakes.world import Shim
 from tests.integration.machine.cluster import Cluster, Reconciler
@@ -99,6 +100,8 @@ class Base(RuleBasedStateMachine):
 
     async def _witness(self, node: str, moment: str, copy: Copy) -> None:
         """An agent is at that moment: what was laid for it strikes."""
+        if moment == "start.created":
+            job_directory(self.cluster.shared, copy).mkdir(parents=True, exist_ok=True)  # as a real sandbox does
         for strike in self.strikes:
             if strike.moment == moment:
                 self.strikes.remove(strike)

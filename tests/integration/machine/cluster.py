@@ -57,7 +57,7 @@ class Machine:
         root = cluster.root
         number = 10_000 + len(cluster.machines)
         self.config = Config(
-            node=name, state=root / name / "state", run=root / name / "run", shared=root / "shared", port=number, timing=TIMING
+            node=name, state=root / name / "state", run=root / name / "run", shared=cluster.shared, port=number, timing=TIMING
         )
         self.kv = cluster.kv.client()
         self.knobs = Knobs(image_bytes=4096)
@@ -167,6 +167,8 @@ class Cluster:
 
     def __init__(self, root: Path, loop: asyncio.AbstractEventLoop, *names: str) -> None:
         self.root, self.loop = root, loop
+        self.shared = root / "shared"
+        """The file system of all nodes."""
         self.clock = Clock(loop)
         self.kv = MemoryKV(clock=loop.time)
         self.store = Store(self.kv, clock=self.clock.now)

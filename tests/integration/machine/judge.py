@@ -10,12 +10,17 @@ from crds import keys
 from crds.job import FINISHED, Job, JobPhase
 from crds.migration import Migration, MigrationPhase
 from crds.node import Node
+from store.kv import KeyValue
 from tests.integration.machine.base import NODES, Base
 
 HEALING = 150.0
 """Seconds after the last fault in which everything must have come to rest."""
 REST = 60.0
 """Seconds after that in which nothing is written."""
+
+
+def _is_history(kv: KeyValue) -> bool:
+    return kv.key.startswith(keys.kind_prefix(Migration)) and b'"finishedAt":"' in kv.value
 
 
 class Judged(Base):
@@ -108,6 +113,9 @@ class Judged(Base):
             assert not shim.severed, f"what served the memory of {shim.copy} is left on {shim.node}"
         for machine in self.cluster.machines.values():
             assert not machine.images, f"images are left: {machine.images}"
+        known = {f"{job.name}-{uid[:8]}" for uid, job in found.items()}
+        left = {path.name for path in self.cluster.shared.glob(".mx/jobs/default/*")} - known
+        assert not left, f"directories of jobs that are gone are left: {left}"
         await self._judge_keys(found)
 
     def _judge_job(self, uid: str, job: Job) -> None:
@@ -132,7 +140,7 @@ class Judged(Base):
         lines += [
             f"{kv.key} {kv.value.decode()}"
             for kv in (await self.cluster.kv.list(keys.ROOT)).items
-            if not kv.key.startswith(ignored) and not kv.key.endswith(("/load", "/alive"))
+            if not kv.key.startswith(ignored) and not kv.key.endswith(("/load", "/alive")) and not _is_history(kv)
         ]
         lines += [
             f"{shim.node} {copy} runs={shim.runs} alive={shim.alive} exit={shim.exit}"
