@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 NODES = ("n1", "n2", "n3")
 JOBS = ("a", "b", "c")
-COMMANDS = (["spin"], ["spin"], ["sh", "-c", "sleep 40;exit 3"], ["sh", "-c", "sleep 5;exit 0"], ["/no/such"])
+COMMANDS = (*[["spin"]] * 4, ["sh", "-c", "sleep 40;exit 3"], ["sh", "-c", "sleep 5;exit 0"], ["/no/such"])
 MODES = (None, None, MigrationMode.POST_COPY, MigrationMode.POST_COPY, MigrationMode.PRE_COPY)
 POLICIES = (RestartPolicy.NEVER, RestartPolicy.NEVER, RestartPolicy.FROM_CHECKPOINT, RestartPolicy.ON_FAILURE)
 FENCINGS = (None, None, None, Fencing.KILL, Fencing.KEEP)
@@ -37,7 +37,7 @@ STREAMS = (0.0, 0.3, 5.0, 30.0)
 """Seconds that memory takes to follow a job."""
 PAUSES = (0.0, 0.01, 0.05, 0.2, 1.0, 4.0)
 DEADLINES = (5.0, 20.0, 60.0)
-WAITING = 4
+WAITING = 8
 """Strikes that wait at most; the oldest is given up for a new one."""
 OPEN = (MigrationPhase.PENDING, MigrationPhase.MOVING)
 
@@ -82,6 +82,8 @@ class Base(RuleBasedStateMachine):
         self.restartable: set[str] = set()
         """uids of jobs that are started anew when they fail."""
         self.names = 0
+        self.over = False
+        """Nothing goes wrong any more."""
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -201,9 +203,11 @@ class Base(RuleBasedStateMachine):
             self.loop.call_later(back, self.restart, node)
 
     def restart(self, node: str) -> None:
-        self.loop.create_task(self.back(node))
+        if not self.over:
+            self.loop.create_task(self.back(node))
 
     async def back(self, node: str) -> None:
+        """Its agent lives, and will."""
         machine = self.cluster.machines[node]
         if machine.life is not None and machine.life.left is not None:
             machine.life.end()  # it was told to die and has not come to it
@@ -213,8 +217,20 @@ class Base(RuleBasedStateMachine):
                 machine.start()
 
     def replace(self, old: Reconciler) -> None:
-        old.life.end()
-        self.cluster.add_reconciler()
+        if not self.over:
+            old.life.end()
+            self.cluster.add_reconciler()
+
+    async def mend(self) -> None:
+        """All that is broken."""
+        self.strikes.clear()
+        self.cluster.network.mend()
+        for node in NODES:
+            await self.back(node)
+        if not self.cluster.candidates:
+            self.cluster.add_reconciler()
+        for kv in self.clients("all"):
+            kv.down, kv.lag, kv.delay, kv.answer = False, 0.0, 0.0, 0.0
 
     def clients(self, who: str) -> list[Any]:
         """Connections to etcd of a node, of the "reconcilers", or of "all"."""

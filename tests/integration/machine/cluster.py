@@ -25,7 +25,7 @@ from tests.fakes.world import World
 from tests.integration.machine.lives import Life
 from tests.virtual import Clock
 
-TIMING = Timing(usage=5.0, load=5.0, restore=20.0)
+TIMING = Timing(usage=15.0, load=15.0, restore=20.0)
 FEATURES = [POST_COPY, PRE_COPY]
 
 Witness = Callable[[str, str, Copy], Awaitable[None]]

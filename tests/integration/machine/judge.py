@@ -11,12 +11,14 @@ from crds.job import FINISHED, Job, JobPhase
 from crds.migration import Migration, MigrationPhase
 from crds.node import Node
 from store.kv import KeyValue
-from tests.integration.machine.base import NODES, Base
+from tests.integration.machine.base import Base
 
 HEALING = 150.0
 """Seconds after the last fault in which everything must have come to rest."""
-REST = 60.0
-"""Seconds after that in which nothing is written."""
+LOOK = 10.0
+"""Seconds between two looks whether it has."""
+REST = 40.0
+"""Seconds after that in which nothing is written; more than any daemon lets pass between two looks at everything."""
 
 
 def _is_history(kv: KeyValue) -> bool:
@@ -63,12 +65,10 @@ class Judged(Base):
     def teardown(self) -> None:
         try:
             self.do(self._heal())
-            self.do(asyncio.sleep(HEALING))
-            self.one_copy()
-            self.none_lost()
-            self.no_daemon_ended()
-            self.do(self._judge())
+            self._converge()
             self.do(self._rests())
+            self.do(self._judge())
+            self.do(self._count())
         except AssertionError:
             note(self.do(self._picture()))
             raise
@@ -80,17 +80,29 @@ class Judged(Base):
     async def _heal(self) -> None:
         """Nothing goes wrong any more."""
         self.traffic.cancel()
-        self.strikes.clear()
-        await asyncio.sleep(70)  # all that was to come back by itself has
-        for kv in [kv for who in (*NODES, "reconcilers") for kv in self.clients(who)]:
-            kv.down, kv.lag, kv.delay, kv.answer = False, 0.0, 0.0, 0.0
+        await self.mend()
+        self.over = True
+        for kv in self.clients("all"):
             kv._faults.clear()
-        for name, machine in self.cluster.machines.items():
+        for machine in self.cluster.machines.values():
             machine.knobs.errors.clear()
             machine.knobs.delay.clear()
-            await self.back(name)
-        if not self.cluster.candidates:
-            self.cluster.add_reconciler()
+        for each in self.cluster.candidates:
+            each.life.left = None
+
+    def _converge(self) -> None:
+        """Looks until everything is as it has to be, for as long as that may take."""
+        end = self.loop.time() + HEALING
+        while True:
+            self.do(asyncio.sleep(LOOK))
+            self.one_copy()
+            self.none_lost()
+            self.no_daemon_ended()
+            try:
+                return self.do(self._judge())
+            except AssertionError:
+                if self.loop.time() > end:
+                    raise
 
     async def _judge(self) -> None:
         store, world = self.cluster.store, self.cluster.world
@@ -100,10 +112,6 @@ class Judged(Base):
                 f"{migration.name} is {phase}: {migration.status.message}"
             )
             assert phase == MigrationPhase.SUCCEEDED or migration.status.message, f"{migration.name} failed without a message"
-            Base.moved += phase == MigrationPhase.SUCCEEDED
-            if migration.status.started_at is not None:
-                self.counted[f"{migration.status.mode} {phase}"] += 1
-                self.counted["taken back"] += "goes on at node/" in migration.status.message
         found = {job.metadata.uid or "": job for job in (await store.list(Job)).items}
         for uid, job in found.items():
             self._judge_job(uid, job)
@@ -132,6 +140,13 @@ class Judged(Base):
         else:
             assert status.phase == JobPhase.RUNNING, f"{job.name} is {status.phase}: {status.message}"
             assert running == [status.node], f"{job.name} is said to be on {status.node}, and runs on {running}"
+
+    async def _count(self) -> None:
+        for migration in (await self.cluster.store.list(Migration)).items:
+            Base.moved += migration.status.phase == MigrationPhase.SUCCEEDED
+            if migration.status.started_at is not None:
+                self.counted[f"{migration.status.mode} {migration.status.phase}"] += 1
+                self.counted["taken back"] += "goes on at node/" in migration.status.message
 
     async def _picture(self) -> str:
         """For whoever has to find out why."""

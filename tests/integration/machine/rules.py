@@ -1,6 +1,7 @@
 """The state machine's rules: what may happen to a cluster."""
 
 import asyncio
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -12,7 +13,8 @@ from tests.integration.machine.judge import Judged
 from tests.integration.machine.strikes import FAILING
 
 SHORT = (0.0, 0.01, 0.1, 0.5, 1.0)
-LONG = (3.0, 8.0, 20.0, 60.0)
+LONG = (3.0, 8.0, 20.0)
+VERY_LONG = (*LONG, 60.0)
 
 nodes, jobs = st.sampled_from(NODES), st.sampled_from(JOBS)
 anybody = st.sampled_from((*NODES, "reconcilers"))
@@ -71,7 +73,7 @@ class Cloud(Judged):
     def crash_agent_now(self, node: str) -> None:
         self.do(in_loop(self.crash, node, 0.0))
 
-    @happens(node=nodes, back=st.sampled_from(LONG))
+    @happens(node=nodes, back=st.sampled_from(VERY_LONG))
     def power_cut(self, node: str, back: float) -> None:
         self.do(in_loop(self.power_off, node, back))
 
@@ -85,7 +87,7 @@ class Cloud(Judged):
 
     # --- etcd and the network ---
 
-    @happens(who=st.sampled_from((*NODES, "reconcilers", "all")), seconds=st.sampled_from((*SHORT, *LONG)))
+    @happens(who=st.sampled_from((*NODES, *NODES, "reconcilers", "all")), seconds=st.sampled_from((*SHORT, *VERY_LONG)))
     def no_etcd(self, who: str, seconds: float) -> None:
         self.cut_off(who, seconds)
 
@@ -100,15 +102,18 @@ class Cloud(Judged):
         for kv in self.clients(who):
             kv.fail_next("txn", late=late)
 
-    @happens(who=anybody, lag=st.sampled_from((0.0, 0.5, 3.0, 10.0)))
-    def stale_watch(self, who: str, lag: float) -> None:
+    @happens(who=anybody, lag=st.sampled_from((0.5, 3.0, 10.0)), seconds=st.sampled_from(LONG))
+    def stale_watch(self, who: str, lag: float, seconds: float) -> None:
         for kv in self.clients(who):
             kv.lag = lag
+            self.loop.call_later(seconds, setattr, kv, "lag", 0.0)
 
-    @happens(who=anybody, delay=st.sampled_from((0.0, 0.2, 2.0)), answer=st.sampled_from((0.0, 0.2, 2.0)))
-    def slow_etcd(self, who: str, delay: float, answer: float) -> None:
+    @happens(who=anybody, delays=st.sampled_from(((0.2, 0.0), (0.0, 0.2), (2.0, 0.0), (0.0, 2.0))), seconds=st.sampled_from(LONG))
+    def slow_etcd(self, who: str, delays: tuple[float, float], seconds: float) -> None:
         for kv in self.clients(who):
-            kv.delay, kv.answer = delay, answer
+            before = kv.delay, kv.answer
+            kv.delay, kv.answer = delays
+            self.loop.call_later(seconds, _set_delays, kv, *before)
 
     @happens()
     def compact(self) -> None:
@@ -145,13 +150,26 @@ class Cloud(Judged):
     @happens(
         node=nodes,
         what=st.sampled_from(("dump", "restore", "create", "forget", "resume", "pages")),
-        seconds=st.sampled_from((0.0, 0.3, 3.0, 30.0)),
+        pause=st.sampled_from((0.0, 0.3, 3.0, 30.0)),
+        seconds=st.sampled_from(LONG),
     )
-    def slow_criu(self, node: str, what: str, seconds: float) -> None:
-        self.cluster.machines[node].knobs.delay[what] = seconds
+    def slow_criu(self, node: str, what: str, pause: float, seconds: float) -> None:
+        delays = self.cluster.machines[node].knobs.delay
+        delays[what] = pause
+        self.loop.call_later(seconds, delays.update, {what: self.cluster.pace[what]})
 
     # --- time ---
 
     @happens(seconds=st.sampled_from((*SHORT, *LONG)))
     def wait(self, seconds: float) -> None:
         self.do(asyncio.sleep(seconds))
+
+    @happens(seconds=st.sampled_from(LONG))
+    def calm(self, seconds: float) -> None:
+        """All that is broken is mended, so that there is something to break again."""
+        self.do(self.mend())
+        self.do(asyncio.sleep(seconds))
+
+
+def _set_delays(kv: Any, delay: float, answer: float) -> None:
+    kv.delay, kv.answer = delay, answer

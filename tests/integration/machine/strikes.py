@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FAILURES = ("leave.refused", "Resumed.before", "Resumed.after", "Refused.before", "arrive.refused", "start.intent", "start.created")
 ROUNDS = ("leave.round", "arrive.round")
 MOMENTS = (*SOURCE, *DESTINATION, *POST_COPY_SOURCE, *POST_COPY_DESTINATION, *FAILURES, *ROUNDS)
-SECONDS = (0.0, 0.1, 1.0, 5.0, 20.0, 60.0)
+SECONDS = (0.0, 0.1, 1.0, 1.0, 5.0, 20.0, 60.0)
 PAUSES = (0.0, 0.0, 0.1, 3.0, 20.0)
 FAILING = ("dump", "serve", "pre_dump", "restore", "resume", "sever", "forget", "create", "adopt")
 
@@ -75,7 +75,7 @@ def _part(scene: Scene) -> None:
 
 
 def _lose_answer(scene: Scene) -> None:
-    late = scene.strike.seconds if scene.strike.number % 3 == 2 else None
+    late = min(scene.strike.seconds, 5.0) if scene.strike.number % 3 == 2 else None
     scene.cloud.cluster.machines[scene.node].kv.fail_next("txn", applied=scene.strike.number % 3 == 1, late=late)
 
 
