@@ -23,6 +23,7 @@ ENTRIES = {
     "mx-nodeagent": ("nodeagent", "-sE", True),
     "mx-reconciler": ("reconciler", "-sE", True),
     "mx-clip": ("clip.service", "-sE", True),
+    "mx-join": ("clip.join", "-sE", True),
     "mx-guard": ("nodeagent.guard", "-ISE", False),
     "mx-shim": ("nodeagent.shim", "-ISE", False),  # no site packages: it starts on the way into every move
     "mx-relay": ("nodeagent.relay", "-ISE", False),  # nor here: a job's memory waits for it

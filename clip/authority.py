@@ -71,9 +71,9 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def sign(self, request: bytes, node: str, *, days: float = NODE_DAYS) -> bytes:
-        """The certificate for a node's request, both PEM. The request has to be for that node, and signed with its own key."""
+        """The certificate for a node's request, both PEM. It has to be for this node or for nobody, and signed with its own key."""
         asked = read_request(request, node)
-        if asked.name != node:
+        if asked.name not in ("", node):
             raise AuthorityError(f"node {node}: its request is for {asked.name or 'nobody'}: nothing was signed")
         if node == SUPERUSER or node.startswith("_"):
             raise AuthorityError(f"node {node}: etcd's users have this name: nothing was signed; choose another name")
@@ -115,6 +115,7 @@ class Authority:
         self, key: ec.EllipticCurvePublicKey, organisation: str, name: str, days: float, addresses: Sequence[str] = ()
     ) -> x509.Certificate:
         now = datetime.now(UTC)
+        earlier = min(_EARLIER, timedelta(days=abs(days)) / 20)
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
         return (
             x509.CertificateBuilder()
@@ -122,7 +123,7 @@ class Authority:
             .issuer_name(self.certificate.subject)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(min(now, now + timedelta(days=days)) - _EARLIER)
+            .not_valid_before(min(now, now + timedelta(days=days)) - earlier)
             .not_valid_after(now + timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs=False), critical=True)

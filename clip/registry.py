@@ -49,6 +49,11 @@ class Registry:
         """What is known of a machine, and at which revision; one that cannot be read counts as none, and is written anew."""
         return _read(await self._kv.get(keys.join(mac)))
 
+    async def records(self) -> list[JoinRecord]:
+        """Of all machines; those that cannot be read are left out."""
+        found = [_read(kv)[0] for kv in (await self._kv.list(keys.JOINS)).items]
+        return [record for record in found if record is not None]
+
     async def issue(self, request: bytes, node: str, mac: str, proof: Proof, facts: JoinFacts | None = None) -> bytes:
         """A certificate for the request, PEM. Whether the machine may have one the caller has found out."""
         key = read_request(request, node).digest

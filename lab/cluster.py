@@ -55,10 +55,11 @@ def up(
     services: plan.Services = plan.EVERYTHING,
     packages: Sequence[str] = (),
     machines: plan.Machines = plan.NO_MACHINES,
+    plain: int = 0,
     report: Report = silent,
 ) -> Lab:
     """Starts a lab and returns when etcd and all agents answer. ``cpus`` and ``memory``: one quantity, or one a node.
-    ``packages``: Debian packages that the nodes have beside the usual ones.
+    ``packages``: Debian packages that the nodes have beside the usual ones. ``plain``: machines that may join by themselves.
 
     LabExists, LabError; whatever goes wrong, nothing is left then.
     """
@@ -70,6 +71,7 @@ def up(
         else plan.plan_nodes(nodes, cpus, memory, os.cpu_count() or 1, services)
     )
     planned += plan.plan_machines(machines, nodes)
+    planned += plan.plan_plain(plain, nodes + machines.declared)
     places = Places(name)
     wished = (*packages, *plan.MACHINE_PACKAGES) if machines.count else packages
     built = _image(report, wished)

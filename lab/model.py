@@ -96,6 +96,8 @@ class LabNode(Model):
     """A virtual machine that boots over the network; None: namespaces."""
     boot: Boot | None = None
     """What it was switched on with last; None: the lab's own image."""
+    plain: bool = False
+    """A machine that runs Linux already and knows nothing of us: it may join by itself."""
     power: Power = Power.OFF
     """Intended state."""
     init: ProcessId | None = None

@@ -74,9 +74,11 @@ def _write_disk(places: Places, lab: Lab, node: LabNode) -> None:
         "etc/hosts": plan.hosts_file(lab.nodes, node.name),
         "etc/resolv.conf": "",
         "etc/mx/services.json": json.dumps(services),
-        "etc/mx/image": f"{node.boot.image if node.boot else NodeImage(lab.base, lab.agent, places.state).digest}\n",
-        "etc/mx/assigned": f"{node.boot.assigned}\n" if node.boot else "",
     }
+    if not node.plain:
+        image = node.boot.image if node.boot else NodeImage(lab.base, lab.agent, places.state).digest
+        texts["etc/mx/image"] = f"{image}\n"
+        texts["etc/mx/assigned"] = f"{node.boot.assigned}\n" if node.boot else ""
     for path, text in texts.items():
         file = upper / path
         if not file.exists() or file.read_text(encoding="utf-8") != text:  # agents tell by the image's file what changed since
@@ -100,7 +102,9 @@ def _boot_plan(places: Places, lab: Lab, node: LabNode, groups: Groups) -> dict[
 
 
 def _lower(places: Places, lab: Lab, node: LabNode) -> str:
-    """The head of a lab with machines has the programs that serve them, below all else."""
+    """The head of a lab with machines has the programs that serve them, below all else; a plain machine has Debian only."""
+    if node.plain:
+        return str(Shelf.of(places.state).root(lab.base))
     if node.boot is not None:
         return ":".join(str(Shelf.of(places.state).root(layer)) for layer in node.boot.layers)
     lower = NodeImage(lab.base, lab.agent, places.state).lower

@@ -42,7 +42,6 @@ ETCD = Service(
 )
 RECONCILER = Service(name="reconciler", command=["mx-reconciler", "--endpoints", ENDPOINT, "--tls", HEAD_TLS])
 ETCDCTL = {  # so that people find etcd on the head, as its administrator
-    "ETCDCTL_ENDPOINTS": ENDPOINT,
     "ETCDCTL_CACERT": f"{HEAD_TLS}/ca.crt",
     "ETCDCTL_CERT": f"{HEAD_TLS}/clip.crt",
     "ETCDCTL_KEY": f"{HEAD_TLS}/clip.key",
@@ -208,6 +207,15 @@ def plan_machines(wish: Machines, nodes: int) -> list[LabNode]:
 def _machine(name: str, number: int, memory: int, machine: LabMachine) -> LabNode:
     address = f"10.77.0.{10 + number}" if machine.declared else ""
     return LabNode(name=name, address=address, mac=f"52:54:00:77:00:{number:02x}", memory=memory, machine=machine)
+
+
+def plan_plain(count: int, nodes: int) -> list[LabNode]:
+    """Machines that run Linux and are no nodes yet, p1, p2, …; numbered on from the nodes. LabError."""
+    if not 0 <= count <= MOST_NODES - nodes:
+        raise LabError(f"--plain {count}: a lab has up to {MOST_NODES} nodes, plain ones included")
+    nobody = Services((), lambda name: ())
+    made = [_node(nodes + i, 0.3, parse_memory(DEFAULT_MEMORY), nobody) for i in range(1, count + 1)]
+    return [node.model_copy(update={"name": f"p{i}", "plain": True}) for i, node in enumerate(made, 1)]
 
 
 def hosts_file(nodes: Sequence[LabNode], own: str) -> str:

@@ -103,7 +103,7 @@ async def _is_alive(kv: KV, node: str, since: datetime) -> bool:
 
 
 def _is_declared(node: LabNode) -> bool:
-    return node.machine is None or node.machine.declared
+    return node.machine.declared if node.machine else not node.plain
 
 
 def _has_agent(node: LabNode) -> bool:

@@ -79,6 +79,7 @@ def lab() -> None:
 @click.option("--undeclared", type=int, default=0, help="Machines the cluster is not told of: see mxctl approve.")
 @click.option("--firmware", type=click.Choice([each.value for each in model.Firmware]), default="bios", help="Of the machines.")
 @click.option("--machine-memory", default=plan.MACHINE_MEMORY, show_default=True, help="Of each machine.")
+@click.option("--plain", type=int, default=0, metavar="N", help="Machines with Debian and nothing of MX, for mxctl join.")
 def up(
     name: str,
     nodes: int | None,
@@ -89,6 +90,7 @@ def up(
     undeclared: int,
     firmware: str,
     machine_memory: str,
+    plain: int,
 ) -> None:
     """Starts a lab, and makes it the current context.
 
@@ -108,7 +110,7 @@ def up(
     if nodes is None:
         nodes = 0 if bare.count else 4
     with plain_errors(), reporting(f"lab {name}", cluster.phases(nodes, wished, bare)) as report:
-        cluster.up(name, nodes, cpus, memory, packages=wished, machines=bare, report=report)
+        cluster.up(name, nodes, cpus, memory, packages=wished, machines=bare, plain=plain, report=report)
     held = f", {undeclared} undeclared machines are held" if undeclared else ""
     click.echo(f"lab/{name} started, {nodes + machines} nodes{held}; context lab-{name} is current")
 

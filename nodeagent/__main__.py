@@ -43,6 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--tls", type=Path, metavar="DIR", help="key and certificates, for etcd and other nodes; the key is made there"
     )
     channel.add_argument("--insecure", action="store_true", help="no TLS: whoever reaches it is believed")
+    parser.add_argument("--head", metavar="HOST:PORT", default="", help="mx-join, which renews the certificate")
     parser.add_argument("--bridge", default=BRIDGE, help="plugs in jobs with a network of their own (default: %(default)s)")
     hosts = "gets the names of these jobs (default: %(default)s)"
     parser.add_argument("--hosts", type=Path, default=Path("/etc/hosts"), help=hosts)
@@ -74,6 +75,7 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
         port=options.port,
         hosts=options.hosts,
         tls=options.tls,
+        head=options.head,
         timing=Timing(lease=options.lease),
     )
     cgroups = Cgroups()

@@ -38,6 +38,7 @@ from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
 from nodeagent.pages import Pages, TcpPages
 from nodeagent.processor import cpu_flags
+from nodeagent.renewal import keep_certificate
 from nodeagent.space import Room, remove_strays
 from nodeagent.stdio.frames import BESIDE, PURPOSE
 from nodeagent.tcp import TcpExchange
@@ -135,6 +136,12 @@ class Agent:
                 group.create_task(self._keep_loaded(), name="reports")
                 group.create_task(self._look_at_usage(), name="usage")
                 group.create_task(self._look_for_obstacles(), name="obstacles")
+                if self._config.tls is not None:
+                    revoked = Informer(self._kv, keys.REVOKED)
+                    parts.exchange.is_revoked = lambda serial: keys.revoked(serial) in revoked.items
+                    group.create_task(revoked.run(), name="revoked certificates")
+                    if self._config.head:
+                        group.create_task(keep_certificate(self._config.tls, self._config.head), name="certificate")
                 if self._config.hosts is not None:
                     group.create_task(keep_hosts(self._kv, self._config.hosts), name="hosts")
                 group.create_task(self._load.run(self._watched), name="load")

@@ -32,6 +32,8 @@ class Peer:
     name: str = ""
     organisation: str = ""
     proved: bool = False
+    serial: str = ""
+    """Number of its certificate, by which it is revoked."""
 
     def may_be(self, organisation: str, name: str | None = None) -> bool:
         """Whether it is that node or person (``name`` None: any of the organisation), or nothing is proved here at all."""

@@ -46,6 +46,8 @@ class Config:
     """0: any free one."""
     tls: Path | None = None
     """Directory of key and certificates of the data channel; None: no TLS, and nobody proves who it is."""
+    head: str = ""
+    """mx-join's host:port, for the next certificate; empty: somebody else puts it there."""
     hosts: Path | None = None
     """Where names of jobs are kept; None: nowhere."""
     timing: Timing = field(default_factory=Timing)

@@ -99,7 +99,9 @@ def peer_of(certificate: dict[str, Any]) -> Peer:
     subject = {key: value for part in certificate.get("subject", ()) for key, value in part}
     name = subject.get("commonName", "")
     confirmed = ("DNS", name) in certificate.get("subjectAltName", ())
-    return Peer(name if confirmed else "", subject.get("organizationName", ""), proved=True)
+    return Peer(
+        name if confirmed else "", subject.get("organizationName", ""), proved=True, serial=certificate.get("serialNumber", "")
+    )
 
 
 _MEANINGS = {
@@ -131,18 +133,21 @@ _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 
 
 async def prepare(directory: Path, node: str) -> None:
-    """Makes the node's key and the request for its certificate, unless they are there. Raises AgentError."""
+    """Makes the node's key and the request for its certificate, unless they are there. Raises AgentError.
+
+    Without ``node`` the request names nobody: for a machine that is told its name with the certificate.
+    """
     key, request = directory / "node.key", directory / "node.csr"
     if key.exists() and request.exists():
         return
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     fresh = directory / f".node.key.{os.getpid()}"
-    await _openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(fresh))
+    await openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(fresh))
     fresh.chmod(0o600)
     wish = directory / f".node.csr.{os.getpid()}"
-    names = ["-subj", f"/O={NODES}/CN={node}", "-addext", f"subjectAltName=DNS:{node}"]
-    await _openssl("req", "-new", "-key", str(fresh), "-out", str(wish), *names)
+    names = ["-subj", f"/O={NODES}" + (f"/CN={node}" if node else "")]
+    await openssl("req", "-new", "-key", str(fresh), "-out", str(wish), *names)
     fresh.replace(key)
     wish.replace(request)  # last: where there is a request there is its key
     log.info("data channel: made a key; its certificate is to be had by signing %s", request)
@@ -158,13 +163,14 @@ async def until_signed(directory: Path) -> None:
         await asyncio.sleep(LOOK)
 
 
-async def _openssl(*arguments: str) -> None:
+async def openssl(*arguments: str) -> str:
+    """What it printed. AgentError."""
     try:
         process = await asyncio.create_subprocess_exec(
             "openssl",
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={"PATH": os.environ.get("PATH", "/usr/bin:/bin")},
         )
@@ -172,7 +178,7 @@ async def _openssl(*arguments: str) -> None:
         raise AgentError(f"openssl: cannot be started: {error.strerror}: install it, the node's key is made with it") from error
     try:
         async with asyncio.timeout(OPENSSL_SECONDS):
-            _, said = await process.communicate()
+            printed, said = await process.communicate()
     except TimeoutError:
         raise AgentError(f"openssl {arguments[0]}: no end within {OPENSSL_SECONDS} s") from None
     finally:
@@ -181,3 +187,4 @@ async def _openssl(*arguments: str) -> None:
             await process.wait()
     if process.returncode != 0:
         raise AgentError(f"openssl {arguments[0]}: ended with {process.returncode}: {said.decode(errors='replace').strip()[-200:]}")
+    return printed.decode(errors="replace")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from crds.organisations import NODES
-from nodeagent.channel import Channel
+from nodeagent.channel import Channel, Peer
 from nodeagent.engine import Copy
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, Untrusted
 from nodeagent.frames import MAX_HELLO, Hello, Message, Open, Refused
@@ -60,6 +60,8 @@ class Exchange(ABC):
 
     def __init__(self, *, hello: float) -> None:
         self._hello = hello
+        self.is_revoked: Callable[[str], bool] = lambda serial: False
+        """Whether the certificate of this number is believed no more."""
         self._kinds: dict[str, _Kind] = {}
         self._expected: dict[Copy, Expected] = {}
         self._news = asyncio.Event()
@@ -123,6 +125,8 @@ class Exchange(ABC):
                 channel.close()
 
     async def _hear(self, channel: Channel) -> Message:
+        if self.is_revoked(channel.peer.serial):
+            raise await self._refuse(channel, revoked(channel.peer))
         try:
             return await channel.receive(timeout=self._hello, most=MAX_HELLO)
         except Untrusted as error:  # one of us speaks TLS and the other does not: any answer tells it
@@ -167,3 +171,8 @@ class Exchange(ABC):
         while copy not in self._expected:
             await self._news.wait()
         return self._expected[copy]
+
+
+def revoked(peer: Peer) -> str:
+    """To whom it concerns."""
+    return f"certificate {peer.serial} of {peer} was revoked: the node has to join again"

@@ -18,7 +18,7 @@ from crds.organisations import NODES
 from nodeagent.channel import Channel, Peer
 from nodeagent.credentials import Credentials, explain, peer_of
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, Untrusted
-from nodeagent.exchange import Exchange
+from nodeagent.exchange import Exchange, revoked
 from nodeagent.frames import HEADER, MAX_MESSAGE, MESSAGE, Message, decode, encode, parse_header
 from nodeagent.stream import Receiver, Sender
 
@@ -163,10 +163,21 @@ def _wake(ready: "asyncio.Future[None]") -> None:
 
 
 class Dialer:
-    """Makes channels. Without credentials plain TCP, and nobody proves anything. Times in seconds."""
+    """Makes channels. Without credentials plain TCP, and nobody proves anything. Times in seconds.
 
-    def __init__(self, credentials: Credentials | None, streams: Executor, *, silence: float) -> None:
+    ``is_revoked`` is asked for the number of the certificate of whom is called.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials | None,
+        streams: Executor,
+        *,
+        silence: float,
+        is_revoked: Callable[[str], bool] = lambda serial: False,
+    ) -> None:
         self._credentials = credentials
+        self._is_revoked = is_revoked
         self._streams = streams
         self._silence = silence
 
@@ -192,6 +203,9 @@ class Dialer:
         if not channel.peer.may_be(organisation, node):
             channel.close()
             raise Untrusted(f"node {node} was expected at {peer}, its certificate says {channel.peer}: check the nodes' addresses")
+        if self._is_revoked(channel.peer.serial):
+            channel.close()
+            raise Untrusted(f"node {node} at {peer}: {revoked(channel.peer)}")
         return channel
 
     async def secure(self, sock: socket.socket, *, server: bool) -> TcpChannel:
@@ -239,7 +253,7 @@ class TcpExchange(Exchange):
         self.port = self._listener.getsockname()[1]
         self._silence = silence
         self._streams = ThreadPoolExecutor(MOST_STREAMS, thread_name_prefix="stream")
-        self._dialer = Dialer(credentials, self._streams, silence=silence)
+        self._dialer = Dialer(credentials, self._streams, silence=silence, is_revoked=lambda serial: self.is_revoked(serial))
 
     async def serve(self) -> None:
         """Accepts callers."""

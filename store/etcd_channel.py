@@ -90,7 +90,7 @@ class Channel:
         self._keep_alive = keep_alive
         self._stamp: tuple[int, ...] = ()
         self._channel: grpc.aio.Channel | None = None
-        self._retired: list[grpc.aio.Channel] = []
+        self._retired: set[asyncio.Task[None]] = set()
 
     async def call(self, method: Method[Request, Answer], request: Request, subject: str) -> Answer:
         """One question, one answer. ``subject`` says in error messages what the call was about. Raises StoreError."""
@@ -125,8 +125,10 @@ class Channel:
     async def close(self) -> None:
         """Ends all calls and streams."""
         self.closed = True
-        for channel in (*self._retired, *([self._channel] if self._channel else ())):
-            await channel.close()
+        for retired in self._retired:
+            retired.cancel()
+        if self._channel is not None:
+            await self._channel.close()
 
     def _open(self) -> grpc.aio.Channel:
         self._raise_if_closed()
@@ -141,9 +143,15 @@ class Channel:
             log.warning("keeping the connection with the old certificate: %s", error)
             return self._channel
         if self._channel is not None:
-            self._retired.append(self._channel)  # for the streams that run on it
+            self._retire(self._channel)
         self._channel, self._stamp = channel, stamp
         return channel
+
+    def _retire(self, channel: grpc.aio.Channel) -> None:
+        """Calls under way end on it; watches are cut then, and resume on the one that we have by now."""
+        closing = asyncio.create_task(channel.close(grace=self.timeout + 1))
+        self._retired.add(closing)
+        closing.add_done_callback(self._retired.discard)
 
     def _make(self) -> grpc.aio.Channel:
         options = channel_options(self._keep_alive)

@@ -10,7 +10,7 @@ from store.errors import Invalid, Unavailable
 from store.etcd import EtcdKV
 from store.etcd_channel import Tls
 from store.kv import Put
-from tests.contract.conftest import TIMEOUT, Reader
+from tests.contract.conftest import TIMEOUT, Reader, eventually
 from tests.contract.test_watching import until_reachable, write
 from tests.etcd_server import EtcdServer
 
@@ -107,12 +107,17 @@ async def test_a_replaced_certificate_is_used_and_breaks_no_watch(
     await write(kv, Put("/tls/b", b"2"))
     assert kv.channel._channel is not old
     assert await reader.until(1) == [("b", b"2")]
+    await eventually(lambda: all_closed(kv))
     server.restart()
     await until_reachable(kv)
     await write(kv, Put("/tls/c", b"3"))
     assert await reader.until(2) == [("b", b"2"), ("c", b"3")]
     await reader.stop()
     await kv.close()
+
+
+async def all_closed(kv: EtcdKV) -> bool:
+    return not kv.channel._retired
 
 
 async def test_missing_certificate_files_are_named(server: EtcdServer, tmp_path: Path) -> None:

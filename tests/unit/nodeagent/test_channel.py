@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clip.authority import Authority
+from clip.authority import Authority, serial_of
 from crds.organisations import NODES
 from nodeagent.channel import Channel
 from nodeagent.credentials import Credentials, Files, prepare
@@ -145,6 +145,20 @@ async def test_an_expired_caller(authority: Authority, tmp_path: Path, caplog: p
     near = exchange(await enrol(authority, tmp_path / "n1", "n1", days=-1))
     far = exchange(await enrol(authority, tmp_path / "n2", "n2"))
     await check_refused(near, far, caplog, "has expired", "has expired")
+
+
+async def test_a_revoked_certificate(authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = [await enrol(authority, tmp_path / node, node) for node in ("n1", "n2")]
+    serials = [serial_of(each.certificate.read_bytes())[0] for each in files]
+    for number, (caller_hears, callee_logs) in enumerate([("was revoked", "n1 was revoked"), ("n2 was revoked", "n2")]):
+        near, far = map(exchange, files)
+        (far, near)[number].is_revoked = lambda serial, gone=serials[number]: serial == gone  # type: ignore[misc]
+        if number == 0:
+            await check_refused(near, far, caplog, caller_hears, callee_logs)
+            continue
+        async with serving(far):
+            assert caller_hears in str(await refused(near, far))
+        near.close()
 
 
 async def test_an_expired_callee(authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
