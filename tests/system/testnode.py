@@ -93,7 +93,7 @@ class TestNode:
             "upper": str(self.directory / "upper"),
             "work": str(self.directory / "work"),
             "root": str(self.directory / "root"),
-            "shared": str(self.shared),
+            "binds": [(str(self.shared), "shared")],
             "log": str(self.directory / "upper/var/log/mx/init.log"),
         }
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from crds.job import FINISHED, Job, JobSpec, MigrationMode
 from crds.meta import Metadata
 from crds.migration import Migration, MigrationPhase, MigrationSpec
-from lab.model import ENDPOINT, HEAD
-from store.context import Context, connect
+from lab.model import HEAD
+from lab.ready import context_of
+from store.context import connect
 from store.errors import AlreadyExists
 from store.store import Store
 from tests.system.faults.judge import NAMESPACE, Judge
@@ -113,7 +114,7 @@ def _resident(pid: int) -> int:
 
 async def run(site: Site, options: argparse.Namespace) -> list[str]:
     """Complaints."""
-    kv = await connect(Context(name=site.name, endpoints=[ENDPOINT], netns=site.places.netns))
+    kv = await connect(context_of(site.places))
     try:
         endurance, mode = Endurance(site, Store(kv)), MigrationMode(options.mode)
         judges = [await endurance.start(number) for number in range(options.jobs)]

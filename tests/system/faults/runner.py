@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from crds.job import FINISHED, Job, JobSpec, MigrationMode
 from crds.meta import Metadata
 from crds.migration import Migration, MigrationPhase, MigrationSpec
-from lab.model import ENDPOINT
-from store.context import Context, connect
+from lab.ready import context_of
+from store.context import connect
 from store.errors import AlreadyExists, NotFound, StoreError
 from store.kv import KV
 from store.store import Store
@@ -167,7 +167,7 @@ async def sure(ask: Callable[[], Awaitable[R]]) -> R:
 @asynccontextmanager
 async def runner_in(site: Site) -> AsyncIterator[Runner]:
     """Enters the lab's network; so a process of its own for each lab."""
-    kv = await connect(Context(name=site.name, endpoints=[ENDPOINT], netns=site.places.netns), timeout=3.0)
+    kv = await connect(context_of(site.places), timeout=3.0)
     try:
         async with Ear(site) as ear:
             yield Runner(site, kv, ear)
