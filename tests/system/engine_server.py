@@ -30,6 +30,7 @@ READ: dict[str, Callable[[Any], Any]] = {
     "copy": lambda data: Copy(**data),
     "network": read_network,
     "images": Path,
+    "file": Path,
     "policy": Fencing,
     "spec": JobSpec.model_validate,
 }

@@ -270,6 +270,9 @@ class RemoteSandbox:
     async def start(self, spec: JobSpec, env: dict[str, str]) -> None:
         await self._call("start", spec=spec.to_data(), env=env)
 
+    async def copy_ahead(self, file: Path, most: int) -> None:
+        await self._call("copy_ahead", file=self._inside(file), most=most)
+
     async def pre_dump(self, images: Path, parent: str | None, *, deadline: float) -> None:
         await self._call("pre_dump", images=self._inside(images), parent=parent, deadline=deadline)
 
