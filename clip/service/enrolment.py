@@ -4,6 +4,7 @@ NFS believes an address, so this proves no more than that the request came from 
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 POLL = 0.3  # seconds
 RETRY = 5.0
+_MOST = 1 << 16  # bytes of a request or a certificate
 TLS = "tls"
 """In a node's directory, as its agent has it."""
 
@@ -40,23 +42,48 @@ async def keep_enrolling(registry: Registry, nodes: Path, table: Callable[[], Ta
 
 async def enrol(registry: Registry, directory: Path, row: Row) -> bool:
     """True when it was given one just now. ClipError, StoreError, OSError."""
-    authority: Authority = registry.authority
     try:
-        request = (directory / "node.csr").read_bytes()
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False  # its agent has not come so far yet
-    _put(directory / "ca.crt", authority.pem)
-    there = directory / "node.crt"
-    if there.exists() and authority.fits(there.read_bytes(), request):
+    try:
+        return await _enrol_in(registry, folder, row)
+    finally:
+        os.close(folder)
+
+
+async def _enrol_in(registry: Registry, folder: int, row: Row) -> bool:
+    """The machine is root in that directory, and we are here: so no link of its making is followed."""
+    authority: Authority = registry.authority
+    request = _read(folder, "node.csr")
+    if request is None:
         return False
-    _put(there, await registry.issue(request, row.name, row.mac, Proof.BOOTED))
+    _put(folder, "ca.crt", authority.pem)
+    there = _read(folder, "node.crt")
+    if there is not None and authority.fits(there, request):
+        return False
+    _put(folder, "node.crt", await registry.issue(request, row.name, row.mac, Proof.BOOTED))
     return True
 
 
-def _put(path: Path, content: bytes) -> None:
+def _read(folder: int, name: str) -> bytes | None:
+    """None: it is not there (yet)."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(_MOST)
+
+
+def _put(folder: int, name: str, content: bytes) -> None:
     """Readers see the old file or the new."""
-    if path.exists() and path.read_bytes() == content:
+    if _read(folder, name) == content:
         return
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_bytes(content)
-    fresh.replace(path)
+    fresh = f".{name}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(fresh, dir_fd=folder)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
