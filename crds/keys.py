@@ -1,7 +1,7 @@
 """Where everything lies in etcd. Order matters: what agents may read sorts last; no secret is ever stored.
 
-A read right on a range leaks what sorts *after* it (GHSA-xg4h-6gfc-h4m8), so what agents read, placements and then what every agent
-may know, is the last.
+A read right on a range leaks what sorts *after* it (GHSA-xg4h-6gfc-h4m8), so what agents may read comes behind all else: what they
+write themselves, placements, and what every agent may know.
 """
 
 from crds.meta import CLUSTER_SCOPE, Resource
@@ -11,12 +11,12 @@ ADDRESSES = "/mx/addresses/"
 REFUSALS = "/mx/denied/"
 EVENTS = "/mx/events/"
 JOINS = "/mx/join/"
+OBJECTS = "/mx/kinds/"
 LEADER = "/mx/leader"
+POWER = "/mx/machine-power/"
 MACHINES = "/mx/machines/"
 NODES = "/mx/nodes/"
-OBJECTS = "/mx/objects/"
 PLACEMENTS = "/mx/placements/"
-POWER = "/mx/power/"
 PUBLIC = "/mx/public/"
 """What every agent may read."""
 HOSTS = "/mx/public/hosts/"
@@ -24,7 +24,7 @@ REVOKED = "/mx/public/revoked/"
 
 
 def object_key(kind: type[Resource], name: str, namespace: str = CLUSTER_SCOPE) -> str:
-    """/mx/objects/<plural>/<namespace>/<name>."""
+    """/mx/kinds/<plural>/<namespace>/<name>."""
     return f"{OBJECTS}{kind.PLURAL}/{namespace}/{name}"
 
 

@@ -75,7 +75,7 @@ class PowerPhase(StrEnum):
 
 
 class PowerRequest(Model):
-    """/mx/power/<node>/request."""
+    """/mx/machine-power/<node>/request."""
 
     id: str = Field(min_length=1)
     """Makes it one request, however often it is read."""
@@ -98,7 +98,7 @@ class PowerRequest(Model):
 
 
 class PowerOutcome(Model):
-    """/mx/power/<node>/outcome, of the request with this id."""
+    """/mx/machine-power/<node>/outcome, of the request with this id."""
 
     id: str
     """The request's."""

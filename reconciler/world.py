@@ -241,14 +241,14 @@ def work_key(obj: Resource) -> str:
 def _read(parts: list[str], kv: KeyValue) -> Model | Broken | None:
     """What lies under the key; None for keys that are none of our business (join requests, the election)."""
     match parts:
-        case ["objects", plural, _, _] if plural in _KIND_OF:
+        case ["kinds", plural, _, _] if plural in _KIND_OF:
             return decode_or_broken(_KIND_OF[plural], kv)
-        case ["objects", *_]:
+        case ["kinds", *_]:
             return broken(kv, Invalid(f"{kv.key}: there is no such kind of object: delete the key"))
         case ["addresses", _]:
             return Reservation(owner=kv.value.decode(errors="replace"))
         case [first, _, *rest]:
-            model = _MODELS.get((first, len(parts), rest[0] if rest and first in ("nodes", "power") else ""))
+            model = _MODELS.get((first, len(parts), rest[0] if rest and first in ("nodes", "machine-power") else ""))
             return parse_or_broken(model, kv) if model else None
     return None
 
@@ -260,8 +260,8 @@ _MODELS: dict[tuple[str, int, str], type[Model]] = {
     ("nodes", 5, "claims"): Claim,
     ("machines", 2, ""): Machine,
     ("placements", 4, ""): Placement,
-    ("power", 3, "request"): PowerRequest,
-    ("power", 3, "outcome"): PowerOutcome,
+    ("machine-power", 3, "request"): PowerRequest,
+    ("machine-power", 3, "outcome"): PowerOutcome,
     ("public", 4, ""): HostEntry,
 }
 """By first word, number of words, and third word where that tells."""

@@ -102,7 +102,7 @@ def regarding_word(regarding: ObjectReference) -> str:
 def identify(key: str) -> Identity:
     """What a key stands for. Keys that fit nothing we know are named whole, so that a message can still say which."""
     match keys.parts(key):
-        case ["objects", plural, namespace, name]:
+        case ["kinds", plural, namespace, name]:
             known = _BY_PLURAL.get(plural)
             return Identity(known.KIND if known else plural, namespace, name)
         case ["events", namespace, _, name]:

@@ -1,4 +1,4 @@
-"""Acts on requests for power: /mx/power/<node>/request -> /mx/power/<node>/outcome.
+"""Acts on requests for power: /mx/machine-power/<node>/request -> /mx/power/<node>/outcome.
 
 First it is written down that we act (compared with the request, the heartbeat and what was known before), then we act, then it is
 written down what came of it. So of two that act only one does, and after a crash it is known that something may have been done:

@@ -43,7 +43,7 @@ def _spec_changed(delta: Delta, _: World) -> Iterable[str]:
     return [CLUSTER] if old != new else []
 
 
-@controller("balance", start=_cluster, watches=[Watch("objects/balancepolicies/", _spec_changed)])
+@controller("balance", start=_cluster, watches=[Watch("kinds/balancepolicies/", _spec_changed)])
 async def balance(context: Context, _: str) -> Again:
     policy = in_force(context.world)
     for other in context.world.all(BalancePolicy):

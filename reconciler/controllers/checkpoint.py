@@ -85,8 +85,8 @@ class Home:
     kind=Checkpoint,
     start=_all,
     watches=[
-        Watch("objects/checkpoints/", own),
-        Watch("objects/jobs/", _of_job),
+        Watch("kinds/checkpoints/", own),
+        Watch("kinds/jobs/", _of_job),
         Watch("placements/", _of_job),
         Watch("nodes/", _of_job),
     ],

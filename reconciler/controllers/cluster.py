@@ -49,9 +49,9 @@ def _own_name(delta: Delta, _: World) -> Iterable[str]:
     kind=Cluster,
     start=_clusters,
     watches=[
-        Watch("objects/clusters/", _own_name),
-        Watch("objects/nodes/", _counts_differ),
-        Watch("objects/jobs/", _counts_differ),
+        Watch("kinds/clusters/", _own_name),
+        Watch("kinds/nodes/", _counts_differ),
+        Watch("kinds/jobs/", _counts_differ),
     ],
 )
 async def reconcile_cluster(context: Context, name: str) -> Again:
@@ -76,7 +76,7 @@ async def reconcile_cluster(context: Context, name: str) -> Again:
     "image",
     kind=Image,
     start=_images,
-    watches=[Watch("objects/images/", _own_name), Watch("objects/nodes/", _images_differ)],
+    watches=[Watch("kinds/images/", _own_name), Watch("kinds/nodes/", _images_differ)],
 )
 async def reconcile_image(context: Context, name: str) -> Again:
     image = context.world.find(Image, name)

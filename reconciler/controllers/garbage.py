@@ -43,7 +43,7 @@ def _deleted(delta: Delta, _: World) -> Iterable[str]:
     return [ALL] if delta.new is None else []
 
 
-@controller("garbage", start=_start, watches=[Watch("objects/", _deleted)])
+@controller("garbage", start=_start, watches=[Watch("kinds/", _deleted)])
 async def sweep(context: Context, _: str) -> Again:
     wait = NOT_BEFORE - context.stopwatch.passed("sweep")
     if wait > 0:

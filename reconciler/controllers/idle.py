@@ -32,7 +32,7 @@ def _changed(_: Delta, __: World) -> Iterable[str]:
     return [RACK]
 
 
-@controller("idle", start=_rack, watches=[Watch("objects/clusters/", _changed), Watch("power/", _changed)])
+@controller("idle", start=_rack, watches=[Watch("kinds/clusters/", _changed), Watch("machine-power/", _changed)])
 async def keep_idle(context: Context, _: str) -> Again:
     policy, nodes = context.world.cluster.idle, context.world.all(Node)
     if policy.after is None and not any(node.status.asleep for node in nodes):

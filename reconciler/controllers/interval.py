@@ -23,7 +23,7 @@ def _job_of(delta: Delta, _: World) -> Iterable[str]:
     return {job_key(c.namespace, c.spec.job) for c in (delta.old, delta.new) if isinstance(c, Checkpoint)}
 
 
-@controller("interval", start=_all, watches=[Watch("objects/jobs/", own), Watch("objects/checkpoints/", _job_of)])
+@controller("interval", start=_all, watches=[Watch("kinds/jobs/", own), Watch("kinds/checkpoints/", _job_of)])
 async def keep_interval(context: Context, key: str) -> Again:
     """One checkpoint each interval, counted from the last that was asked for, by whomever, and never two at a time."""
     job = context.world.find(Job, key)

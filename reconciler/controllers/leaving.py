@@ -38,10 +38,10 @@ def _all_leaving(_: Delta, world: World) -> Iterable[str]:
     "leaving",
     start=_leaving,
     watches=[
-        Watch("objects/nodes/", own),
-        Watch("objects/migrations/", _all_leaving),
+        Watch("kinds/nodes/", own),
+        Watch("kinds/migrations/", _all_leaving),
         Watch("placements/", node_of),
-        Watch("power/", node_of),
+        Watch("machine-power/", node_of),
     ],
 )
 async def reconcile_leaving(context: Context, name: str) -> Again:

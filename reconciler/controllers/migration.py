@@ -81,11 +81,11 @@ def _open(world: World) -> Iterable[str]:
     kind=Migration,
     start=_open,
     watches=[
-        Watch("objects/migrations/", own),
-        Watch("objects/jobs/", moves_of_job),
+        Watch("kinds/migrations/", own),
+        Watch("kinds/jobs/", moves_of_job),
         Watch("placements/", moves_of_job),
         Watch("nodes/", moves_of_job),
-        Watch("objects/nodes/", moves_of_node),
+        Watch("kinds/nodes/", moves_of_node),
     ],
 )
 async def reconcile_migration(context: Context, key: str) -> Again:

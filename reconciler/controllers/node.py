@@ -77,13 +77,13 @@ def _nodes_of_image(delta: Delta, world: World) -> Iterable[str]:
     kind=Node,
     start=_all,
     watches=[
-        Watch("objects/nodes/", own),
+        Watch("kinds/nodes/", own),
         Watch("nodes/", node_of),
         Watch("placements/", node_of),
         Watch("machines/", _node_of_machine),
-        Watch("objects/jobs/", _node_of_job),
-        Watch("objects/clusters/", _every_node),
-        Watch("objects/images/", _nodes_of_image),
+        Watch("kinds/jobs/", _node_of_job),
+        Watch("kinds/clusters/", _every_node),
+        Watch("kinds/images/", _nodes_of_image),
     ],
 )
 async def reconcile_node(context: Context, name: str) -> Again:

@@ -38,7 +38,7 @@ def _relevant(node: object) -> object:
     return node.spec, node.metadata.labels, node.metadata.deletion_timestamp, is_true(node.status.conditions, READY)
 
 
-@controller("nodeset", kind=NodeSet, start=_all, watches=[Watch("objects/nodesets/", _own), Watch("objects/nodes/", _owners)])
+@controller("nodeset", kind=NodeSet, start=_all, watches=[Watch("kinds/nodesets/", _own), Watch("kinds/nodes/", _owners)])
 async def reconcile_nodeset(context: Context, name: str) -> Again:
     wish = context.world.find(NodeSet, name)
     if wish is None or wish.metadata.deletion_timestamp is not None:
@@ -90,7 +90,7 @@ def _waiting(_: Delta, world: World) -> Iterable[str]:
 @controller(
     "address",
     start=_without_address,
-    watches=[Watch("objects/nodes/", _node), Watch("objects/clusters/", _waiting)],
+    watches=[Watch("kinds/nodes/", _node), Watch("kinds/clusters/", _waiting)],
 )
 async def give_address(context: Context, name: str) -> Again:
     """The lowest free one of the Cluster's nodeRange, for a machine that is declared without."""

@@ -57,14 +57,14 @@ def _of_migration(delta: Delta, world: World) -> Iterable[str]:
     kind=Rollout,
     start=_open,
     watches=[
-        Watch("objects/rollouts/", _own),
-        Watch("objects/nodes/", _all_open),
-        Watch("objects/images/", _all_open),
-        Watch("objects/clusters/", _all_open),
-        Watch("objects/migrations/", _of_migration),
+        Watch("kinds/rollouts/", _own),
+        Watch("kinds/nodes/", _all_open),
+        Watch("kinds/images/", _all_open),
+        Watch("kinds/clusters/", _all_open),
+        Watch("kinds/migrations/", _of_migration),
         Watch("nodes/", _of_node),
         Watch("placements/", _all_open),
-        Watch("power/", _all_open),
+        Watch("machine-power/", _all_open),
     ],
 )
 async def reconcile_rollout(context: Context, name: str) -> Again:

@@ -31,9 +31,7 @@ def _changed(delta: Delta, _: World) -> Iterable[str]:
     return [delta.key] if suspicious else []
 
 
-@controller(
-    "validity", start=_suspects, watches=[Watch(part, _changed) for part in ("objects/", "nodes/", "placements/", "public/")]
-)
+@controller("validity", start=_suspects, watches=[Watch(part, _changed) for part in ("kinds/", "nodes/", "placements/", "public/")])
 async def reconcile_validity(context: Context, key: str) -> Again:
     """``key`` is a key in etcd."""
     broken = context.world.broken.get(key)

@@ -74,9 +74,9 @@ def _bearing(node: object) -> object:
 
 def _may_make_room(delta: Delta) -> bool:
     match delta.parts[0], delta.parts[1]:
-        case "objects", "nodes":
+        case "kinds", "nodes":
             return _bearing(delta.old) != _bearing(delta.new)
-        case "objects", "jobs":
+        case "kinds", "jobs":
             return delta.new is None or (isinstance(delta.new, Job) and delta.new.status.phase in FINISHED)
         case "placements", _:
             return delta.new is None

@@ -1,6 +1,6 @@
 """How a controller says what it is about:
 
-    @controller("job", kind=Job, watches=[Watch("objects/jobs/", own_key), Watch("nodes/", reports)])
+    @controller("job", kind=Job, watches=[Watch("kinds/jobs/", own_key), Watch("nodes/", reports)])
     async def reconcile_job(context: Context, key: str) -> Again: ...
 
 A watch names a part of the key space below /mx/ and a function from one change to the work keys that may be touched by it. Naming

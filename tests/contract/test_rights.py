@@ -177,14 +177,18 @@ async def test_the_hole_of_watches_shows_only_what_sorts_behind(guarded: Guarded
         version = tuple(int(part) for part in (await admin.status()).version.split("-")[0].split("."))
     async with guarded.as_node("n1") as kv:
         assert await seen_by_a_watch(kv, keys.LEADER) == []  # it may not read where the watch begins
+        assert await seen_by_a_watch(kv, keys.OBJECTS) == []
         seen = await seen_by_a_watch(kv, keys.placement_prefix("n1"))
+        most = await seen_by_a_watch(kv, keys.node_prefix("n1"))  # the first key that it may read
     behind = [keys.placement("n1", "default", "j"), keys.placement("n2", "default", "j"), keys.host("default", "j")]
     assert seen == (behind if version < SAFE else [])
+    assert all(key.startswith((keys.NODES, keys.PLACEMENTS, keys.PUBLIC)) for key in most)
 
 
 async def test_what_agents_read_is_the_last(guarded: Guarded) -> None:
-    others = [keys.ADDRESSES, keys.EVENTS, keys.JOINS, keys.LEADER]
-    assert max(others) < keys.NODES < keys.PLACEMENTS < keys.PUBLIC
+    tops = {value for name, value in vars(keys).items() if name.isupper() and str(value).startswith(keys.ROOT) and name != "ROOT"}
+    mine = {keys.NODES, keys.PLACEMENTS, keys.PUBLIC, keys.HOSTS, keys.REVOKED}
+    assert max(tops - mine) < keys.NODES < keys.PLACEMENTS < keys.PUBLIC
 
 
 async def test_a_removed_node_is_refused_at_once(guarded: Guarded) -> None:

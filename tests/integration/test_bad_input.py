@@ -123,7 +123,7 @@ def test_a_mac_that_a_stored_node_has(etcd: EtcdServer, config: Path) -> None:
 
 
 def test_a_bad_object_behind_our_back_is_named_and_can_be_deleted(etcd: EtcdServer, config: Path) -> None:
-    put(etcd, "/mx/objects/jobs/default/bad", b'{"kind": "Job", "spec": 3}')
+    put(etcd, "/mx/kinds/jobs/default/bad", b'{"kind": "Job", "spec": 3}')
     said = mxctl(config, "get", "jobs")
     assert said.returncode == 0
     assert any(line.startswith("Warning: job/bad: the stored value is broken: ") for line in said.stderr.splitlines())

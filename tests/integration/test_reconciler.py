@@ -229,7 +229,7 @@ async def test_broken_values_do_not_stop_it(bench: Bench) -> None:
     first = bench.start()
     await bench.node("n1")
     bad = keys.object_key(Job, "bad", "default")
-    for key in (bad, keys.alive("n2"), keys.placement("n2", "default", "x"), keys.report("n1", "default", "y"), "/mx/objects/odd"):
+    for key in (bad, keys.alive("n2"), keys.placement("n2", "default", "x"), keys.report("n1", "default", "y"), "/mx/kinds/odd"):
         await bench.kv.txn([], [Put(key, b'{"apiVersion":"mx/v1","kind":"Job","metadata":{"name":"bad"},"spec":{}}')])
     await bench.job("w")
     await until(lambda: bench.placed("w"))

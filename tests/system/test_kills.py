@@ -93,13 +93,13 @@ def test_a_job_that_ends_while_its_agent_is_down_is_told_truly(terminal: Termina
 def test_an_object_broken_behind_our_back_stops_nothing(terminal: Terminal) -> None:
     broken = '{"apiVersion":"mx/v1","kind":"Job","metadata":{"name":"bad","namespace":"default"},"spec":{"command":"not a list"}}'
     put = ["lab", "exec", "--name", LAB, "head", "--", "etcdctl", "--endpoints", "127.0.0.1:2379", "put"]
-    terminal.mxctl(*put, "/mx/objects/jobs/default/bad", broken)
-    terminal.mxctl(*put, "/mx/objects/nodes/_/worse", "no JSON at all")
+    terminal.mxctl(*put, "/mx/kinds/jobs/default/bad", broken)
+    terminal.mxctl(*put, "/mx/kinds/nodes/_/worse", "no JSON at all")
     terminal.mxctl("run", "--name", "after", "--on", "n1", "--wait", "--", "true")
     until(lambda: "bad" in terminal.mxctl("events"), TRUTH_SECONDS, "an event tells of the broken job")
     until(lambda: "worse" in terminal.mxctl("events", "-A"), TRUTH_SECONDS, "an event tells of the broken node")
     stored = terminal.mxctl(
-        "lab", "exec", "--name", LAB, "head", "--", "etcdctl", "get", "--print-value-only", "/mx/objects/jobs/default/bad"
+        "lab", "exec", "--name", LAB, "head", "--", "etcdctl", "get", "--print-value-only", "/mx/kinds/jobs/default/bad"
     )
     assert '"Valid"' in stored
     assert "after" in terminal.mxctl("get", "jobs")

@@ -294,7 +294,7 @@ def test_delete_waits_until_the_job_is_gone(terminal: Terminal) -> None:
 
     async def stop(store: Store) -> None:
         made = await appears(store, Job)
-        async for _ in store.kv.watch("/mx/objects/jobs/", revision=1):
+        async for _ in store.kv.watch("/mx/kinds/jobs/", revision=1):
             if (await store.get(Job, "w")).metadata.deletion_timestamp:
                 break
         await store.remove_finalizer(made, STOP_FINALIZER)

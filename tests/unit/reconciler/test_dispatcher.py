@@ -24,7 +24,7 @@ class Script:
         self.outcomes: Iterator[Again | Exception] = iter(outcomes)
         self.times: list[float] = []
 
-        @controller("script", kind=Job, start=_jobs, watches=[Watch("objects/jobs/", _own)])
+        @controller("script", kind=Job, start=_jobs, watches=[Watch("kinds/jobs/", _own)])
         async def reconcile(context: Context, _: str) -> Again:
             self.times.append(round(context.clock.monotonic(), 3))
             outcome = next(self.outcomes, DONE)
@@ -114,7 +114,7 @@ async def test_a_deposed_leader_stops() -> None:
         await context.store.change_status(Job, "w", "default", lambda job: setattr(job.status, "message", "x"))
         return DONE
 
-    declared = controller("writer", start=_jobs, watches=[Watch("objects/jobs/", _own)])(write)
+    declared = controller("writer", start=_jobs, watches=[Watch("kinds/jobs/", _own)])(write)
     async with House(controllers=(declared,)) as house:
         await house.kv.txn([], [Delete(keys.LEADER)])
         await house.run("w")

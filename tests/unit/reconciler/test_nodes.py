@@ -122,7 +122,7 @@ async def test_cluster_and_image_count() -> None:
 
 
 async def _count_writes(house: House) -> int:
-    kv = house.kv.server.get("/mx/objects/nodes/_/n1")
+    kv = house.kv.server.get("/mx/kinds/nodes/_/n1")
     assert kv is not None
     return kv.version
 

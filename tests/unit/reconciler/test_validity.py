@@ -43,12 +43,12 @@ async def test_a_broken_object_gets_a_condition_and_an_event() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        "/mx/objects/jobs/default/bad",
-        "/mx/objects/wishes/default/bad",
-        "/mx/objects/nodes/_/n1",
-        "/mx/objects/clusters/_/c",
-        "/mx/objects/balancepolicies/_/p",
-        "/mx/objects/strange",
+        "/mx/kinds/jobs/default/bad",
+        "/mx/kinds/wishes/default/bad",
+        "/mx/kinds/nodes/_/n1",
+        "/mx/kinds/clusters/_/c",
+        "/mx/kinds/balancepolicies/_/p",
+        "/mx/kinds/strange",
         "/mx/nodes/n2/alive",
         "/mx/nodes/n2/load",
         "/mx/nodes/n2/jobs/default/bad",

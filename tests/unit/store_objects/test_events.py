@@ -143,7 +143,7 @@ async def test_a_broken_event_is_replaced(kv: MemoryKV, store: Store, recorder: 
 async def test_broken_objects_have_events_whatever_they_are_called(
     store: Store, recorder: EventRecorder, name: str, namespace: str
 ) -> None:
-    broken = Broken("/mx/objects/jobs/x", "Job", name, namespace, b"", "why")
+    broken = Broken("/mx/kinds/jobs/x", "Job", name, namespace, b"", "why")
     await recorder.record(broken, "Warning", "Invalid", "why\nit   is")
     (event,) = (await events_of(store, broken)).items
     assert (event.message, event.regarding.name) == ("why it is", name)

@@ -15,7 +15,7 @@ from store.memory import MemoryKV
 from store.store import Store
 from tests.resources import job
 
-P = "/mx/objects/"
+P = "/mx/kinds/"
 
 
 class Heard:
