@@ -10,6 +10,28 @@ from crds.meta import Model, Time
 from crds.quantity import Cpu, Memory
 
 
+class MountFacts(Model):
+    """Which file system a directory of the node is on."""
+
+    source: str = ""
+    """As mount was told, e.g. 10.0.0.1:/shared."""
+    type: str = ""
+    """Its type, e.g. nfs4."""
+    options: str = ""
+    """All its options, separated by commas."""
+
+
+class SystemFacts(Model):
+    """What differs from machine to machine and decides whether a job of the one can be restored on the other."""
+
+    sysctls: dict[str, str] = Field(default_factory=dict)
+    """Some of the kernel's settings, by name."""
+    shared: MountFacts = Field(default_factory=MountFacts)
+    """What /shared is."""
+    processor: str = ""
+    """What the kernel calls its processors."""
+
+
 class Alive(Model):
     """/mx/nodes/<node>/alive, kept under the agent's lease: its presence is the heartbeat."""
 
@@ -35,6 +57,8 @@ class Alive(Model):
     """What it can do beside stopping moves: post-copy, pre-copy, network (jobs' own networks)."""
     cpu_flags: str = ""
     """Features of its processors that programs may use, sorted words."""
+    system: SystemFacts = Field(default_factory=SystemFacts)
+    """Its kernel's settings and its mounts."""
     since: Time
     """Start of this agent."""
 

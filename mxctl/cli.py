@@ -30,6 +30,7 @@ VERBS = {
     "join": ("mxctl.join:join_", "Make this machine a node of a cluster"),
     "leave": ("mxctl.join:leave", "Take this machine out of its cluster"),
     "events": ("mxctl.events:events", "Show what happened"),
+    "doctor": ("mxctl.doctor:doctor", "Look at all parts of the cluster, and say what to do"),
     "config": ("mxctl.config:config", "Choose the cluster to talk to"),
     "lab": ("mxctl.lab:lab", "A whole cluster on this machine"),
     "completion": ("mxctl.completion:completion", "Print the completion script of a shell"),

@@ -207,6 +207,7 @@ class Agent:
             memory=vector.memory_capacity,
             features=self._features,
             cpu_flags=self._cpu_flags,
+            system=facts.system_facts(self._config.shared),
             since=self._since,
         )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from crds.load import MountFacts, SystemFacts
+
 
 def boot_id(run: Path) -> str:
     """Random, made once after each start of the machine: ``run`` is a tmpfs. The kernel's own is the host's in a namespace node."""
@@ -59,3 +61,50 @@ def agent_version() -> str:
         return importlib.metadata.version("mx")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+SYSCTLS = (
+    "fs.inotify.max_user_instances",
+    "fs.nr_open",
+    "fs.pipe-max-size",
+    "kernel.pid_max",
+    "vm.max_map_count",
+    "vm.overcommit_memory",
+)
+"""Limits that a restored job may meet where it never met them before."""
+
+
+def system_facts(shared: Path, proc: Path = Path("/proc")) -> SystemFacts:
+    """What the doctor compares between nodes. What cannot be read is left out."""
+    found = {name: _read(proc / "sys" / name.replace(".", "/")) for name in SYSCTLS}
+    return SystemFacts(
+        sysctls={name: value for name, value in found.items() if value},
+        shared=mount_of(shared, _read(proc / "self/mountinfo")),
+        processor=processor_name(_read(proc / "cpuinfo")),
+    )
+
+
+def mount_of(path: Path, mountinfo: str) -> MountFacts:
+    """The file system that ``path`` is on, from the kernel's own table."""
+    best, facts = "", MountFacts()
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, (kind, source, options) = before.split(), after.split()[:3]
+        point = fields[4]
+        if (str(path) == point or str(path).startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            every = dict.fromkeys([*fields[5].split(","), *options.split(",")])  # of the mount, then of the file system
+            best, facts = point, MountFacts(source=source, type=kind, options=",".join(every))
+    return facts
+
+
+def processor_name(cpuinfo: str) -> str:
+    """Of the first processor; "" where the kernel does not say."""
+    names = (line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name"))
+    return next(names, "")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

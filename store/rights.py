@@ -21,6 +21,7 @@ from store.rpc import etcd_pb2 as pb
 log = logging.getLogger(__name__)
 
 ENABLE = Method("/etcdserverpb.Auth/AuthEnable", pb.AuthEnableRequest, pb.AuthResponse)
+STATUS = Method("/etcdserverpb.Auth/AuthStatus", pb.AuthStatusRequest, pb.AuthStatusResponse)
 USER_ADD = Method("/etcdserverpb.Auth/UserAdd", pb.AuthUserAddRequest, pb.AuthResponse)
 USER_DELETE = Method("/etcdserverpb.Auth/UserDelete", pb.AuthUserDeleteRequest, pb.AuthResponse)
 USER_GRANT = Method("/etcdserverpb.Auth/UserGrantRole", pb.AuthUserGrantRoleRequest, pb.AuthResponse)
@@ -59,6 +60,10 @@ class EtcdRights:
         for user in (SUPERUSER, *SERVICES, *people):
             await self._add_user(user, SUPERUSER)
         await self._channel.call(ENABLE, pb.AuthEnableRequest(), "of all users")
+
+    async def enabled(self) -> bool:
+        """Whether etcd asks who somebody is."""
+        return (await self._channel.call(STATUS, pb.AuthStatusRequest(), "of all users")).enabled
 
     async def admit(self, node: str) -> None:
         check_name(node)

@@ -47,7 +47,7 @@ def run(settings: Settings, verb: Callable[[Session], Awaitable[T]]) -> T:
     """Runs the verb against the cluster the settings name. Raises Failure and StoreError, never a group of errors."""
 
     async def whole() -> T:
-        async with _connected(settings) as session:
+        async with connected(settings) as session:
             try:
                 return await verb(session)
             except (StoreError, BaseExceptionGroup) as error:
@@ -68,7 +68,8 @@ async def warn_if_unled(session: Session) -> None:
 
 
 @asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[Session]:
+async def connected(settings: Settings) -> AsyncIterator[Session]:
+    """The conversation alone, for verbs that have their own way with a cluster that does not answer. Failure."""
     context, kv = await _open(settings)
     try:
         yield Session(Store(kv), context, settings.namespace or DEFAULT_NAMESPACE)

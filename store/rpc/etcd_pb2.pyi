@@ -342,6 +342,18 @@ class AuthEnableRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class AuthStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AuthStatusResponse(_message.Message):
+    __slots__ = ("header", "enabled")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    ENABLED_FIELD_NUMBER: _ClassVar[int]
+    header: ResponseHeader
+    enabled: bool
+    def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., enabled: _Optional[bool] = ...) -> None: ...
+
 class AuthUserAddRequest(_message.Message):
     __slots__ = ("name", "password", "options")
     NAME_FIELD_NUMBER: _ClassVar[int]
