@@ -1,17 +1,20 @@
 """The shelf of image layers: immutable directories ``images/<name>/root`` below the state directory.
 
-A layer is built beside its place and renamed when it is complete, so whoever sees it sees all of it. Half-built ones are
-removed by the next builder: only the holder of the lock builds, so what it finds is dead. Users of a layer are files in
-``images/<name>/users/``; a layer with a user is never pruned.
+A layer is built beside its place and renamed when it is complete, so whoever sees it sees all of it. A half-built one is removed by
+its builder, also when that is killed (see ``clip/janitor.py``); the next builder looks, too: only the holder of the lock builds, so
+what it finds is dead. Users of a layer are files in ``images/<name>/users/``; a layer with a user is never removed.
 """
 
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from clip.errors import ImageError
+from clip.janitor import cleared_on_death
 from clip.lock import locked
 
 _LOCK_SECONDS = 900.0  # longer than the slowest build
@@ -19,6 +22,10 @@ _UNFINISHED = ".building-"
 _SPARE_SECONDS = 3600.0  # between ensuring a layer and using it
 _SPARE_BASE_SECONDS = 7 * 86400.0  # a base layer takes minutes to build, and is seldom another
 BASE = "base-"
+
+Build = Callable[[Path, int], None]
+"""Makes ``root`` in a layer's directory. The descriptor is for child processes to inherit: the lock is then held until they are
+gone too, even when the builder is killed."""
 
 
 def state_dir() -> Path:
@@ -41,42 +48,83 @@ class Shelf:
         """The tree of a layer, there or not."""
         return self.directory / name / "root"
 
-    def ensure(self, name: str, build: Callable[[Path, int], None]) -> Path:
-        """The tree of layer ``name``; when it is not there, ``build(layer_directory, lock_descriptor)`` makes its ``root``.
+    def has(self, name: str) -> bool:
+        """The layer is there."""
+        return self.root(name).is_dir()
 
-        The descriptor is for child processes to inherit: the lock is then held until they are gone too, even when the
-        builder is killed. Raises what ``build`` raises, and leaves nothing behind then.
-        """
-        if not self.root(name).is_dir():
-            with locked(self.directory / ".lock", timeout=_LOCK_SECONDS, what="the image cache") as lock:
-                self._remove_unfinished()
-                if not self.root(name).is_dir():
-                    self._build(name, build, lock)
+    def ensure(self, name: str, build: Build) -> Path:
+        """The tree of layer ``name``; ``build`` makes it when it is not there. Leaves nothing behind when that fails."""
+        if not self.has(name):
+            with self._building() as lock:
+                if not self.has(name):
+                    self._build(name, build, lock, lambda _: name)
         os.utime(self.directory / name)  # last use, for prune
         return self.root(name)
 
-    def _build(self, name: str, build: Callable[[Path, int], None], lock: int) -> None:
+    def rebuild(self, name: str, build: Build, choose: Callable[[Path], str]) -> str:
+        """Builds anew, whatever is there; ``choose`` names what was built, by its directory. One of that name stays as it is."""
+        with self._building() as lock:
+            chosen = self._build(name, build, lock, choose)
+        os.utime(self.directory / chosen)
+        return chosen
+
+    @contextmanager
+    def _building(self) -> Iterator[int]:
+        with locked(self.directory / ".lock", timeout=_LOCK_SECONDS, what="the image cache") as lock:
+            self._remove_unfinished()
+            yield lock
+
+    def _build(self, name: str, build: Build, lock: int, choose: Callable[[Path], str]) -> str:
         unfinished = self.directory / f"{_UNFINISHED}{name}"
-        unfinished.mkdir(mode=0o755)
-        try:
-            build(unfinished, lock)
-            (unfinished / "users").mkdir()
-            unfinished.rename(self.directory / name)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+        with cleared_on_death(unfinished, lock):
+            unfinished.mkdir(mode=0o755)
+            try:
+                build(unfinished, lock)
+                (unfinished / "users").mkdir()
+                chosen = choose(unfinished)
+                if not self.has(chosen):
+                    unfinished.rename(self.directory / chosen)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        return chosen
+
+    def sweep(self) -> None:
+        """Removes what dead builders left. Waits for living ones."""
+        with self._building():
+            pass
 
     def _remove_unfinished(self) -> None:
         for leftover in self.directory.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover)
 
     def hold(self, name: str, user: str) -> None:
-        """Keeps a layer from being pruned until ``user`` releases it. Twice is once."""
-        (self.directory / name / "users" / user).touch()
+        """Keeps a layer from being removed until ``user`` releases it. Twice is once. ImageError when it is gone."""
+        try:
+            (self.directory / name / "users" / user).touch()
+        except FileNotFoundError as error:
+            raise ImageError(f"layer {name} is not on the shelf any more; build the image again") from error
 
     def release(self, name: str, user: str) -> None:
         """The opposite; no error when it was not held or is gone."""
         (self.directory / name / "users" / user).unlink(missing_ok=True)
+
+    def held(self, user: str) -> frozenset[str]:
+        """The layers that ``user`` holds."""
+        return frozenset(file.parent.parent.name for file in self.directory.glob(f"[!.]*/users/{user}"))
+
+    def held_since(self, name: str, user: str) -> float:
+        """When ``user`` last said that it holds the layer, unix seconds; 0 when it does not."""
+        try:
+            return (self.directory / name / "users" / user).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def remove(self, name: str) -> bool:
+        """Takes a layer off the shelf unless somebody holds it; whether it is gone."""
+        with locked(self.directory / ".lock", timeout=_LOCK_SECONDS, what="the image cache"):
+            if self.has(name) and not self._is_held(name):
+                self._take_off(name)
+        return not self.has(name)
 
     def prune(self, keep: frozenset[str], now: float | None = None) -> list[str]:
         """Removes layers that nobody holds, that are not in ``keep`` and were not used for long; returns their names.
@@ -88,9 +136,15 @@ class Shelf:
         with locked(self.directory / ".lock", timeout=_LOCK_SECONDS, what="the image cache"):
             for layer in sorted(self.directory.glob("[!.]*")):
                 oldest = now - (_SPARE_BASE_SECONDS if layer.name.startswith(BASE) else _SPARE_SECONDS)
-                if layer.name not in keep and layer.stat().st_mtime < oldest and not any((layer / "users").iterdir()):
-                    dying = self.directory / f"{_UNFINISHED}{layer.name}"
-                    layer.rename(dying)  # atomically off the shelf; a crash now leaves a leftover, not half a layer
-                    shutil.rmtree(dying)
+                if layer.name not in keep and layer.stat().st_mtime < oldest and not self._is_held(layer.name):
+                    self._take_off(layer.name)
                     removed.append(layer.name)
         return removed
+
+    def _is_held(self, name: str) -> bool:
+        return any((self.directory / name / "users").iterdir())
+
+    def _take_off(self, name: str) -> None:
+        dying = self.directory / f"{_UNFINISHED}{name}"
+        (self.directory / name).rename(dying)  # atomically; a crash now leaves a leftover, not half a layer
+        shutil.rmtree(dying)

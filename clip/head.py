@@ -11,6 +11,7 @@ from clip import apt, base
 from clip.cache import Shelf
 from clip.progress import Report, silent
 from clip.recipe import LEFT_OUT, SUITE
+from clip.workshop import HOST, Workshop
 
 HEAD = "head-"
 PACKAGES = (
@@ -39,18 +40,17 @@ def is_built(shelf: Shelf, machine: str) -> bool:
     return shelf.root(layer_name(machine)).is_dir()
 
 
-def ensure(shelf: Shelf, machine: str, report: Report = silent) -> str:
+def ensure(shelf: Shelf, machine: str, report: Report = silent, workshop: Workshop = HOST) -> str:
     """The layer's name; it is built (about a minute) when it is not there. Needs root then; ImageError."""
     name = layer_name(machine)
-    shelf.ensure(name, lambda layer, lock: _build(layer, report, lock))
+    shelf.ensure(name, lambda layer, lock: _build(layer, workshop, report, lock))
     return name
 
 
-def _build(layer: Path, report: Report, lock: int) -> None:
-    base.need_root_and_mmdebstrap()
+def _build(layer: Path, workshop: Workshop, report: Report, lock: int) -> None:
     report("asking apt for its mirror")
     command = mmdebstrap(str(layer / "root"), apt.mirror(), apt.proxy_options())
-    base.run_mmdebstrap(command, report, lock)
+    workshop.debian(command, report, lock)
 
 
 def mmdebstrap(root: str, mirror: str, apt_options: tuple[str, ...]) -> list[str]:

@@ -8,17 +8,19 @@ import functools
 import hashlib
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clip import agent, base
 from clip.cache import BASE, Shelf, state_dir
 from clip.errors import ImageError, SourceChanged
+from clip.failures import told_as_image_errors
 from clip.progress import Report, silent
-from clip.recipe import Recipe, check_packages, select_pins
+from clip.recipe import CONSTRAINTS, Recipe, check_packages, select_pins
+from clip.workshop import HOST, Workshop
 
 PHASES = base.PHASES + 1
-_AGENT = "agent-"
+AGENT = "agent-"
 _ATTEMPTS = 3
 
 
@@ -66,6 +68,14 @@ def project_dir() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+def pins(project: Path) -> tuple[str, ...]:
+    """The exact versions of the agent's Python packages. ImageError."""
+    try:
+        return select_pins((project / CONSTRAINTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImageError(f"node image: {error}") from error
+
+
 def wanted(state: Path | None = None, project: Path | None = None, packages: Sequence[str] = ()) -> tuple[NodeImage, Recipe]:
     """The image that belongs to the source as it is now, built or not, and its base's recipe.
 
@@ -73,13 +83,12 @@ def wanted(state: Path | None = None, project: Path | None = None, packages: Seq
     """
     project = project or project_dir()
     try:
-        pins = select_pins((project / "constraints.txt").read_text(encoding="utf-8"))
         extra = check_packages(packages)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ImageError(f"node image: {error}") from error
-    recipe = Recipe(platform.machine(), pins, extra)
+    recipe = Recipe(platform.machine(), pins(project), extra)
     base_name = f"{BASE}{recipe.digest}"
-    agent_name = f"{_AGENT}{agent.digest(project, base_name)}"
+    agent_name = f"{AGENT}{agent.digest(project, base_name)}"
     return NodeImage(base_name, agent_name, state or state_dir()), recipe
 
 
@@ -94,27 +103,33 @@ def ensure(
     """The image of the source as it is now, built where it is not there yet. Needs root then; ImageError."""
     image, recipe = wanted(state, project, packages)
     shelf = Shelf.of(image.state)
-    shelf.ensure(image.base, lambda layer, lock: base.build(layer, recipe, report, lock))
-    image = _ensure_agent(shelf, state, project or project_dir(), packages, report)
-    shelf.prune(frozenset((image.base, image.agent)))
+    with told_as_image_errors():
+        shelf.ensure(image.base, lambda layer, lock: base.build(layer, recipe, report, lock))
+        image = replace(image, agent=ensure_agent(shelf, image.base, project or project_dir(), report))
+        shelf.prune(frozenset((image.base, image.agent)))
     return image
 
 
-def _ensure_agent(shelf: Shelf, state: Path | None, project: Path, packages: Sequence[str], report: Report) -> NodeImage:
-    """Of the source as it is at this moment: it may have been edited while the base was built, or even just now."""
+def ensure_agent(shelf: Shelf, base_name: str, project: Path, report: Report = silent, workshop: Workshop = HOST) -> str:
+    """The name of the agent layer over that base, built where it is not there. ImageError.
+
+    Of the source as it is at this moment: it may have been edited while the base was built, or even just now.
+    """
     for attempt in range(_ATTEMPTS):
-        image, _ = wanted(state, project, packages)
-        expected = image.agent.removeprefix(_AGENT)
+        expected = agent.digest(project, base_name)
+        name = f"{AGENT}{expected}"
         try:
-            shelf.ensure(image.agent, functools.partial(_build_agent, project, image.base_root, expected, report))
+            shelf.ensure(name, functools.partial(_build_agent, project, shelf.root(base_name), expected, report, workshop))
         except SourceChanged:
             if attempt == _ATTEMPTS - 1:
                 raise
         else:
-            return image
+            return name
     raise AssertionError("unreachable: the loop returns or raises")
 
 
-def _build_agent(project: Path, base_root: Path, expected: str, report: Report, layer: Path, _lock: int) -> None:
+def _build_agent(
+    project: Path, base_root: Path, expected: str, report: Report, workshop: Workshop, layer: Path, _lock: int
+) -> None:
     report("adding our own packages")
-    agent.build(layer, project, base_root, expected)
+    agent.build(layer, project, base_root, expected, workshop)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 SUITE = "trixie"
 NEWER = "sid"
 PYTHON = "3.13"  # the suite's
+CONSTRAINTS = "constraints.txt"
 DEPENDENCIES = "usr/lib/mx/deps"
 
 PACKAGES = (
@@ -55,8 +56,20 @@ REQUIREMENTS = (  # with their own requirements: they are installed without a re
 IMPORTS = ("google.protobuf", "grpc", "numpy", "psutil", "pydantic", "tenacity", "yaml")
 LEAST_VERSIONS = {"criu": (4, 2), "etcd": (3, 5, 30)}
 LEFT_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
-# What the build copies from the building machine; a node gets its own.
-HOST_TRACES = ("etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/apt/apt.conf.d/99mmdebstrap")
+# What the build copies from the building machine (a node gets its own), and what tells when and how it was made.
+HOST_TRACES = (
+    "etc/hostname",
+    "etc/resolv.conf",
+    "etc/machine-id",
+    "etc/apt/apt.conf.d/99mmdebstrap",
+    "etc/apt/sources.list",
+    "etc/apt/sources.list.d/*",
+    "var/cache/ldconfig/aux-cache",
+    "var/cache/debconf/*-old",
+    "var/lib/dpkg/*-old",
+    "var/log/*.log",
+    "var/log/apt/*",
+)
 # glibc versions of wheels that run on the suite (2.41), newest first, then the old names.
 _GLIBC = (41, 39, 38, 36, 35, 34, 31, 28, 27, 24, 17)
 
@@ -73,7 +86,7 @@ class Recipe:
     def text(self) -> str:
         """Everything the tree depends on, one fact a line."""
         facts: Mapping[str, tuple[str, ...]] = {
-            "recipe": ("1",),
+            "recipe": ("2",),
             "machine": (self.machine,),
             "suite": (SUITE, NEWER, PYTHON),
             "packages": PACKAGES,

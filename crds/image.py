@@ -199,6 +199,8 @@ class ImageStatus(Status):
     """Number of the one that new nodes get, and that a rollout brings to all."""
     building: Building | None = None
     """Progress, while a build is on its way."""
+    message: str = ""
+    """Why it is still there while it is being deleted."""
 
     @property
     def current_revision(self) -> Revision | None:

@@ -15,6 +15,7 @@ OBJECTS = "/mx/kinds/"
 LEADER = "/mx/leader"
 POWER = "/mx/machine-power/"
 MACHINES = "/mx/machines/"
+MANIFESTS = "/mx/manifests/"
 NODES = "/mx/nodes/"
 PLACEMENTS = "/mx/placements/"
 PUBLIC = "/mx/public/"
@@ -51,6 +52,16 @@ def machine(mac: str) -> str:
 def refusal(mac: str) -> str:
     """That somebody refused the machine with this network card."""
     return f"{REFUSALS}{mac}"
+
+
+def manifest_prefix(image: str) -> str:
+    """What is in the revisions of an image."""
+    return f"{MANIFESTS}{image}/"
+
+
+def manifest(image: str, digest: str) -> str:
+    """What is in its revisions of that digest."""
+    return f"{MANIFESTS}{image}/{digest}"
 
 
 def node_prefix(node: str) -> str:

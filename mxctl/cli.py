@@ -32,6 +32,7 @@ VERBS = {
     "events": ("mxctl.events:events", "Show what happened"),
     "doctor": ("mxctl.doctor:doctor", "Look at all parts of the cluster, and say what to do"),
     "config": ("mxctl.config:config", "Choose the cluster to talk to"),
+    "image": ("mxctl.image:image", "Build what nodes run; look at its revisions"),
     "lab": ("mxctl.lab:lab", "A whole cluster on this machine"),
     "completion": ("mxctl.completion:completion", "Print the completion script of a shell"),
     "version": ("mxctl.version:version", "Show versions of client, etcd and agents"),

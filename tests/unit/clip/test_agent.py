@@ -2,19 +2,7 @@
 
 from pathlib import Path
 
-import pytest
-
 from clip import agent
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
-    for package in agent.PACKAGES:
-        (tmp_path / package / "inner").mkdir(parents=True)
-        (tmp_path / package / "__init__.py").write_text("")
-        (tmp_path / package / "inner/code.py").write_text(f"# {package}")
-    return tmp_path
 
 
 def test_digest_follows_source_and_base(project: Path) -> None:
