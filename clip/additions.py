@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from clip import accounts
+from clip import accounts, systemd
 from clip.errors import ImageError
 from crds.image import ImageFile, ImageSpec, ImageUser, Init
 
 FILES = "files-"
-UNITS = ("mx-nodeagent.service", "mx-guard.service")
-"""In the agent layer of every image; enabled where systemd is the first process."""
 WANTED = "etc/systemd/system/multi-user.target.wants"
 SYSTEMD_PACKAGES = ("dbus", "systemd-sysv", "udev")
 _LINKS = 40
@@ -72,7 +70,7 @@ def build(layer: Path, what: Additions, base_root: Path) -> None:
         gid = accounts.number_of(texts[accounts.GROUP], group, "group") if group else _primary(texts[accounts.PASSWD], user)
         tree.write(added.path, added.content, int(added.mode, 8), uid, gid)
     if what.init is Init.SYSTEMD:
-        for unit in UNITS:
+        for unit in systemd.UNITS:
             tree.link(f"/{WANTED}/{unit}", f"/usr/lib/systemd/system/{unit}")
 
 

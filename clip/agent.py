@@ -11,12 +11,14 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from clip import systemd
 from clip.errors import SourceChanged
 from clip.recipe import CONSTRAINTS, DEPENDENCIES
 from clip.workshop import HOST, Workshop
 
 PACKAGES = ("crds", "store", "nodeagent", "reconciler", "clip")
 LIBRARY = "usr/lib/mx"
+UNITS = "usr/lib/systemd/system"
 PYPROJECT = "pyproject.toml"
 SUFFIXES = frozenset({".py", ".json", ".yaml", ".sh", ".cnf"})
 ENTRIES = {
@@ -57,6 +59,7 @@ def digest(project: Path, base: str) -> str:
     for name, entry in ENTRIES.items():
         total.update(f"{name}\n{entry_script(*entry)}".encode())
     total.update(version(project).encode())
+    total.update("".join(systemd.UNITS.values()).encode())
     for path in source_files(project):
         total.update(f"{path}\n{hashlib.sha256((project / path).read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()[:12]
@@ -75,8 +78,12 @@ def build(layer: Path, project: Path, base_root: Path, expected: str, workshop: 
     _add_version(library, project)
     if digest(library, base_root.parent.name) != expected:
         raise SourceChanged("agent layer: the source changed while it was copied; try again")
+    units = layer / "root" / UNITS
+    units.mkdir(parents=True)
+    for name, text in systemd.UNITS.items():
+        (units / name).write_text(text, encoding="utf-8")
     programs = layer / "root/usr/bin"
-    programs.mkdir(parents=True)
+    programs.mkdir()
     for name, entry in ENTRIES.items():
         (programs / name).write_text(entry_script(*entry), encoding="utf-8")
         (programs / name).chmod(0o755)

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from clip import revisions
 from clip.builder import Builder, Built, Count, counted
-from clip.errors import NO_KERNEL, UNKNOWN_ACCOUNT, UNKNOWN_PACKAGE, ImageError
+from clip.errors import NO_KERNEL, UNKNOWN_ACCOUNT, UNKNOWN_PACKAGE, ClipError, ImageError
 from clip.image import wanted
 from crds import keys
 from crds.image import LAYERS_FINALIZER, Image, Revision
@@ -74,8 +74,8 @@ class Images:
         try:
             built = await self._run(image, anew, tell)
             await asyncio.to_thread(self._hold, (*built.layers, built.boot))
-        except ImageError as error:
-            failure = error
+        except ClipError as error:
+            failure = error if isinstance(error, ImageError) else ImageError(str(error))  # the shelf is busy, for instance
             await self.store.change_status(Image, name, None, lambda i: revisions.fail(i, failure, generation, self.clock()))
             raise
         except asyncio.CancelledError:
@@ -149,7 +149,7 @@ class Images:
             transaction.put(keys.manifest(name, revision.digest), built.manifest)
             try:
                 await transaction.commit()
-                return revision
+                return (await self.store.get(Image, name)).status.numbered(revision.number) or revision
             except Conflict:
                 if attempt + 1 == _ATTEMPTS:
                     raise
@@ -210,10 +210,9 @@ class Images:
         for image in listing.items:
             try:
                 await self._look_at(image, nodes)
-            except (ImageError, StoreError) as error:
+            except (ClipError, StoreError) as error:
                 log.warning("%s: %s", image.label, error)
-        if not listing.broken:
-            await asyncio.to_thread(self._tidy, [layer for image in listing.items for layer in layers_of(image)])
+        await self._tidy()
 
     async def _look_at(self, image: Image, nodes: Sequence[Node]) -> None:
         if image.metadata.deletion_timestamp:
@@ -261,8 +260,16 @@ class Images:
         except NotFound:
             await self.drop(layers_of(image))
 
-    def _tidy(self, needed: list[str]) -> None:
+    async def _tidy(self) -> None:
         """Holds what revisions have, and lets go what none has."""
+        try:
+            listing = await self.store.list(Image)
+            if not listing.broken:  # nobody knows what those need
+                await asyncio.to_thread(self._hold_only, [layer for image in listing.items for layer in layers_of(image)])
+        except (ClipError, StoreError) as error:
+            log.warning("images: the shelf was not put in order: %s", error)
+
+    def _hold_only(self, needed: Sequence[str]) -> None:
         shelf = self.builder.shelf
         for layer in dict.fromkeys(needed):
             if shelf.has(layer):

@@ -109,9 +109,8 @@ def users_of(revision: Revision, nodes: Iterable[Node]) -> list[str]:
 
 def digests_of(node: Node) -> set[str]:
     """Digests of the revisions that a node runs, boots next, or would be put back on."""
-    assignments = (getattr(node.status, "assigned", None), getattr(node.status, "good", None))
-    found = {node.status.facts.image, *(getattr(assignment, "revision", "") for assignment in assignments)}
-    return found - {""}
+    assignments = (node.status.assigned, node.status.good)
+    return {node.status.facts.image, *(assignment.revision for assignment in assignments if assignment)} - {""}
 
 
 def progress(image: Image, phase: str, fraction: float, generation: int, now: datetime) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clip import accounts, additions
+from clip import accounts, additions, systemd
 from clip.additions import Additions
 from clip.errors import ImageError
 from crds.image import ImageSpec, ImageUser
@@ -117,7 +117,7 @@ def test_keys_make_a_home_that_is_the_users(tmp_path: Path, base: Path, owners: 
 def test_systemd_starts_agent_and_guard(tmp_path: Path, base: Path, owners: dict[str, tuple[int, int]]) -> None:
     root = build(tmp_path, base, init="systemd")
     wanted = {path.name: str(path.readlink()) for path in (root / additions.WANTED).iterdir()}
-    assert wanted == {unit: f"/usr/lib/systemd/system/{unit}" for unit in additions.UNITS}
+    assert wanted == {unit: f"/usr/lib/systemd/system/{unit}" for unit in systemd.UNITS}
 
 
 @pytest.mark.parametrize(

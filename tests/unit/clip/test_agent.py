@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from clip import agent
+import pytest
+
+from clip import agent, systemd
+from nodeagent import launch
 
 
 def test_digest_follows_source_and_base(project: Path) -> None:
@@ -41,3 +44,15 @@ def test_entry_scripts_are_python_that_runs_the_module() -> None:
         compile(script, name, "exec")
         assert script.startswith(f"#!/usr/bin/python3 {flags}\n")
         assert ("deps" in script) == dependencies
+
+
+def test_systemd_finds_what_the_initramfs_wrote() -> None:
+    plan = '[{"name": "guard", "command": ["mx-guard"]}, {"name": "nodeagent", "command": ["mx-nodeagent", "--node", "n1"]}]'
+    for text in systemd.UNITS.values():
+        [line] = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+        *_, script, service = line.split()
+        assert script == f"/{agent.LIBRARY}/nodeagent/launch.py" and Path(launch.__file__).match("nodeagent/launch.py")
+        assert launch.command_of(plan, service)[0] == f"mx-{service}"
+        assert "KillMode=process\n" in text, "jobs outlive the daemon"
+    with pytest.raises(KeyError):
+        launch.command_of(plan, "other")

@@ -3,7 +3,8 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from clip import images as module
 from clip.builder import Builder
 from clip.errors import ImageError
 from clip.images import Images, layers_of
+from clip.revisions import remove, roll_back
 from crds import keys
 from crds.image import LAYERS_FINALIZER, Image, ImageSpec, Init
 from crds.meta import Condition, find_condition
 from crds.node import Node
 from store.errors import NotFound
+from store.kv import Put
 from store.memory import MemoryKV
 from store.store import Store
 from tests.fakes.workshop import FakeWorkshop
@@ -98,9 +101,8 @@ async def test_progress_is_seen_by_others_while_it_builds(images: Images, store:
     workshop.pause = threading.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(images.build("numpy"))
-        while (building := (await now(store)).status.building) is None or building.phase != "unpacking":
-            await asyncio.sleep(0.005)
-        assert 0 < building.fraction < 1
+        seen = await until(store, lambda image: image.status.building and image.status.building.phase == "unpacking")
+        assert seen.status.building and 0 < seen.status.building.fraction < 1
         assert (await built(store)).reason == "Building"
         workshop.pause.set()
     assert (await now(store)).status.building is None
@@ -112,8 +114,7 @@ async def test_a_build_that_is_stopped_leaves_nothing_and_says_so(
     await declare(store)
     workshop.pause = threading.Event()
     task = asyncio.create_task(images.build("numpy"))
-    while (await now(store)).status.building is None:
-        await asyncio.sleep(0.005)
+    await until(store, lambda image: image.status.building)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -130,12 +131,9 @@ async def test_a_build_is_recorded_though_others_write_the_image_meanwhile(image
             kv = store.kv
             assert isinstance(kv, MemoryKV)
             key = keys.object_key(Image, "numpy")
-            kv.server.txn((), (module_put(key, kv.server.get(key)),), ())
-
-    def module_put(key: str, stored: Any) -> Any:
-        from store.kv import Put
-
-        return Put(key, stored.value)
+            stored = kv.server.get(key)
+            assert stored is not None
+            kv.server.txn((), (Put(key, stored.value),), ())
 
     writes = [1, 2]
     built_now = await asyncio.to_thread(images.builder.build, (await now(store)).spec)
@@ -159,10 +157,11 @@ async def running(images: Images) -> AsyncIterator[None]:
 
 
 async def until(store: Store, holds: Callable[[Image], object]) -> Image:
-    async with asyncio.timeout(20):
-        while not holds(image := await now(store)):
-            await asyncio.sleep(0.01)
-    return image
+    async with asyncio.timeout(20), aclosing(store.kv.watch(keys.OBJECTS, revision=1)) as changes:
+        async for _ in changes:
+            if holds(image := await now(store)):
+                return image
+    raise AssertionError("a watch never ends")
 
 
 async def test_a_change_of_the_spec_is_built_by_itself(images: Images, store: Store) -> None:
@@ -177,8 +176,6 @@ async def test_a_change_of_the_spec_is_built_by_itself(images: Images, store: St
 
 
 async def test_a_rollback_is_not_built_over(images: Images, store: Store, workshop: FakeWorkshop) -> None:
-    from clip.revisions import roll_back
-
     await declare(store)
     await images.look()
     await change(store, packages=["curl"])
@@ -217,7 +214,7 @@ async def test_a_mirror_that_was_away_is_tried_again_ever_later(images: Images, 
         if len(workshop.built) > before:
             tries.append(clock[0])
         clock[0] += 10
-    pauses = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
     assert pauses[:4] == [30, 60, 120, 240]
     workshop.code = 0
     clock[0] += 1000
@@ -226,8 +223,6 @@ async def test_a_mirror_that_was_away_is_tried_again_ever_later(images: Images, 
 
 
 async def test_layers_of_a_removed_revision_go_unless_another_needs_them(images: Images, store: Store) -> None:
-    from clip.revisions import remove
-
     await declare(store)
     await images.build("numpy")
     await change(store, packages=["curl"])
