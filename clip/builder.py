@@ -71,6 +71,8 @@ class Builder:
         """
         plan = self._draw(spec)
         with told_as_image_errors():
+            if self.shelf.is_busy():
+                report("waiting for another build on this machine")
             return self._build(plan, report, anew)
 
     def _build(self, plan: Blueprint, report: Report, anew: bool) -> Built:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip.errors import ImageError
+from clip.errors import Busy, ImageError
 from clip.janitor import cleared_on_death
 from clip.lock import locked
 
@@ -87,6 +87,14 @@ class Shelf:
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
         return chosen
+
+    def is_busy(self) -> bool:
+        """Somebody is building, or removing layers, right now."""
+        try:
+            with locked(self.directory / ".lock", timeout=0, what="the image cache"):
+                return False
+        except Busy:
+            return True
 
     def sweep(self) -> None:
         """Removes what dead builders left. Waits for living ones."""

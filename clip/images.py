@@ -34,9 +34,16 @@ LOOK_SECONDS = 30.0
 GRACE_SECONDS = 3600.0
 """A layer that was held so lately may belong to a build that is just being recorded."""
 FIRST_RETRY, LONGEST_RETRY = 30.0, 900.0
+BUILD_SECONDS = 1200.0
+"""Somebody's build that began longer ago is dead."""
 LASTING = frozenset({UNKNOWN_PACKAGE, UNKNOWN_ACCOUNT, NO_KERNEL})
 """Reasons that only another spec cures."""
 _ATTEMPTS = 5
+
+
+def layer_owner(cluster: str) -> str:
+    """How a cluster is called among the users of layers."""
+    return f"images-{cluster}"
 
 
 def silent(phase: str, fraction: float, /) -> None:
@@ -219,9 +226,14 @@ class Images:
             return await self._leave(image, nodes)
         if LAYERS_FINALIZER not in image.metadata.finalizers:
             await self.store.change(Image, image.name, None, _add_finalizer)
-        if self._is_wanted(image):
+        if not self._builds_elsewhere(image) and self._is_wanted(image):
             await self._build_again(image)
         return None
+
+    def _builds_elsewhere(self, image: Image) -> bool:
+        """Somebody is at it: we build one image after the other, so it is not we."""
+        building = image.status.building
+        return building is not None and (self.clock() - building.since).total_seconds() < BUILD_SECONDS
 
     def _is_wanted(self, image: Image) -> bool:
         current, recipe = image.status.current_revision, self.builder.recipe(image.spec)

@@ -86,7 +86,7 @@ class HostWorkshop:
             try:
                 for line in running.stderr:
                     said.append(line.strip())
-                    if line.startswith("I: ") and line.rstrip().endswith("..."):  # the others are asides
+                    if line.startswith("I: ") and line.rstrip().endswith("...") and "()" not in line:  # others are asides
                         report(line[3:].strip().removesuffix("..."))
             except BaseException:  # Ctrl-C: it must be gone before its directory is removed
                 running.terminate()

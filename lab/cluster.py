@@ -19,6 +19,7 @@ from pathlib import Path
 from clip import head, image, initramfs
 from clip.cache import Shelf, state_dir
 from clip.errors import ClipError
+from clip.images import layer_owner
 from clip.lock import locked
 from clip.progress import Report, silent
 from lab import machine, network, node, plan
@@ -195,6 +196,7 @@ def _take_down(places: Places) -> bool:
     shelf = Shelf.of(places.state)
     for layer in shelf.directory.glob("*/users"):
         shelf.release(layer.parent.name, f"lab-{places.lab}")
+        shelf.release(layer.parent.name, layer_owner(context_of(places).name))  # of revisions built for it
     if places.directory.exists():
         shutil.rmtree(places.directory)
     return there

@@ -1,6 +1,7 @@
 """``mxctl image``: what nodes run: building it, looking at its revisions, going back, clearing up."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 
@@ -8,27 +9,33 @@ import click
 
 from clip.builder import Builder
 from clip.errors import ClipError
-from clip.images import Images
+from clip.images import Images, layer_owner
 from clip.progress import reporting
 from clip.revisions import find, remove, roll_back, users_of
 from clip.workshop import HostWorkshop
 from crds import keys
-from crds.image import Image, Revision
+from crds.image import BUILT, Image, Revision
+from crds.keys import object_key
 from crds.manifest import Manifest, differences
+from crds.meta import Truth, find_condition
 from crds.node import Node
 from crds.quantity import human_memory
 from mxctl.core.failures import Failure
 from mxctl.core.reading import warn_of
 from mxctl.core.session import Session, run
 from mxctl.core.settings import Settings
+from mxctl.core.types import DURATION
 from mxctl.core.verb import Verb
+from mxctl.core.watching import until
 from mxctl.output.age import age
 from mxctl.output.table import table
 from store.errors import Conflict
+from store.informer import Informer
 from store.objects import utcnow
 
 _ATTEMPTS = 5
 _STOPPED = 143
+FOLLOWED_PHASES = 20
 COLUMNS = ["IMAGE", "REVISION", "DIGEST", "KERNEL", "AGENT", "INIT", "SIZE", "AGE", "FROM", "NODES"]
 
 
@@ -51,14 +58,26 @@ mxctl image build numpy --refresh
 @image.command(cls=Verb, examples=BUILD_EXAMPLES, short_help="Build an image as its spec says")
 @click.argument("name", metavar="IMAGE")
 @click.option("--refresh", is_flag=True, help="Build Debian's part again from the mirror as it is now.")
+@click.option("--timeout", type=DURATION, default="20m", show_default=True, help="Wait no longer than this for mx-clip.")
 @click.pass_obj
-def build(settings: Settings, /, name: str, refresh: bool) -> None:
-    """Build an image as its spec says, on this machine, as root. What is there already is not built again.
+def build(settings: Settings, /, name: str, refresh: bool, timeout: float) -> None:
+    """Build an image as its spec says: as root on this machine, which is the head or has its layers. What is there already is not
+    built again. Anybody else waits for mx-clip on the head, which builds by itself when a spec changes, and sees its progress.
 
     A build that fails leaves nothing behind; the image's condition Built says why.
     """
+    if not may_build():
+        if refresh:
+            raise Failure("only root on the head can build from the mirror anew; run it there, e.g. with sudo")
+        run(settings, lambda session: _follow(session, name, timeout))
+        return
     builder = make_builder()  # before the cluster's network may be entered: packages come by this machine's
     run(settings, lambda session: _build(session, builder, name, refresh))
+
+
+def may_build() -> bool:
+    """Whether we are somebody who can build."""
+    return os.geteuid() == 0
 
 
 def make_builder() -> Builder:
@@ -66,13 +85,8 @@ def make_builder() -> Builder:
     return Builder(workshop=HostWorkshop.staying())
 
 
-def owner_of(session: Session) -> str:
-    """How the cluster is called among the users of layers."""
-    return f"images-{session.context.name}"
-
-
 async def _build(session: Session, builder: Builder, name: str, refresh: bool) -> None:
-    images = Images(session.store, builder, owner_of(session))
+    images = Images(session.store, builder, layer_owner(session.context.name))
     before = await session.store.get(Image, name)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cancel, asyncio.current_task())
     try:
@@ -92,6 +106,34 @@ async def _build(session: Session, builder: Builder, name: str, refresh: bool) -
     current = before.status.current_revision
     word = "unchanged" if current and current.number == revision.number else "built"
     click.echo(f"{before.label} {word}: {_named(before, revision)}")
+
+
+async def _follow(session: Session, name: str, timeout: float) -> None:
+    """Shows how mx-clip builds it. Raises Failure when that fails, or nobody does it in time."""
+    wish = await session.store.get(Image, name)
+    with reporting(f"image {name}", FOLLOWED_PHASES) as report:
+        last = ""
+
+        def over(informer: Informer) -> Image | None:
+            nonlocal last
+            now = informer.get(Image, name)
+            if now.status.building is not None and now.status.building.phase != last:
+                last = now.status.building.phase
+                report(last)
+            condition = find_condition(now.status.conditions, BUILT)
+            ended = now.status.building is None and condition is not None and condition.status is not Truth.UNKNOWN
+            return now if ended and condition and condition.observed_generation >= wish.metadata.generation else None
+
+        try:
+            now = await until(session, object_key(Image, name), over, timeout)
+        except TimeoutError as error:
+            raise Failure(
+                f"{wish.label} was not built within {timeout:g} s: does mx-clip run on the head? or run this there as root"
+            ) from error
+    condition = find_condition(now.status.conditions, BUILT)
+    if condition is None or condition.status is not Truth.TRUE:
+        raise Failure(f"{wish.label}: {condition.message if condition else 'it was not built'}")
+    click.echo(f"{now.label} built: {_named(now, now.status.current_revision)}")
 
 
 _ASKED = "SIGTERM"
@@ -211,7 +253,7 @@ async def _rm(session: Session, builder: Builder, words: tuple[str, ...]) -> Non
         if ":" not in word:
             raise Failure(f"{word} names no revision; write IMAGE:NUMBER (see mxctl image list {word})")
         obj, revision = await _remove(session, word)
-        gone = await Images(session.store, builder, owner_of(session)).drop((*revision.layers, revision.boot))
+        gone = await Images(session.store, builder, layer_owner(session.context.name)).drop((*revision.layers, revision.boot))
         click.echo(f"{obj.label}:{revision.number} removed" + (f" with {', '.join(gone)}" if gone else ""))
 
 

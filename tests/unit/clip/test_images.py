@@ -4,12 +4,14 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from clip import images as module
+from clip import revisions
 from clip.builder import Builder
 from clip.errors import ImageError
 from clip.images import Images, layers_of
@@ -220,6 +222,18 @@ async def test_a_mirror_that_was_away_is_tried_again_ever_later(images: Images, 
     clock[0] += 1000
     await images.look()
     assert (await now(store)).status.current == 1
+
+
+async def test_what_somebody_else_builds_is_left_to_them_unless_they_died(images: Images, store: Store) -> None:
+    await declare(store)
+    began = images.clock()
+    await store.change_status(Image, "numpy", None, lambda image: revisions.progress(image, "unpacking", 0.5, 1, began))
+    await images.look()
+    assert (await now(store)).status.current is None
+    images.clock = lambda: began + timedelta(hours=1)
+    await images.look()
+    image = await now(store)
+    assert (image.status.current, image.status.building) == (1, None)
 
 
 async def test_layers_of_a_removed_revision_go_unless_another_needs_them(images: Images, store: Store) -> None:

@@ -7,7 +7,9 @@ import pytest
 
 from clip import apt
 from clip.builder import Builder
+from clip.errors import ImageError
 from clip.image import project_dir
+from clip.images import Images
 from crds.image import Image, ImageSpec
 from crds.node import Node
 from mxctl import image as verbs
@@ -28,6 +30,11 @@ def builder(tmp_path: Path, workshop: FakeWorkshop, monkeypatch: pytest.MonkeyPa
     made = Builder(tmp_path / "state", project_dir(), workshop, "x86_64")
     monkeypatch.setattr(verbs, "make_builder", lambda: made)
     return made
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbs, "may_build", lambda: True)
 
 
 @pytest.fixture
@@ -128,3 +135,25 @@ def test_rm_removes_the_revision_and_the_layers_only_it_had(mx: Terminal, builde
     assert {path.name.split("-")[0] for path in builder.shelf.directory.glob("[!.]*")} == {"agent", "kernel", "base", "boot"}
     assert mx.run("image", "rm", "numpy:3").err.startswith("Error: image/numpy: revision 3 is the current one")
     assert mx.run("image", "rm", "numpy").code == 1
+
+
+def test_who_cannot_build_sees_how_mx_clip_does_it(mx: Terminal, builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbs, "may_build", lambda: False)
+
+    async def clip(store: Store) -> None:
+        await Images(store, builder, "images-head").build("numpy")
+
+    said = mx.run("image", "build", "numpy", meanwhile=clip)
+    assert said.code == 0 and said.out.startswith("image/numpy built: numpy:1, digest ")
+    assert mx.run("image", "build", "numpy").out == said.out, "it is built already"
+    change(mx, packages=["no-such"])
+    nobody = mx.run("image", "build", "numpy", "--timeout", "0.1")
+    assert nobody.code == 1 and "was not built within 0.1 s: does mx-clip run on the head?" in nobody.err
+
+    async def fail(store: Store) -> None:
+        with pytest.raises(ImageError):
+            await clip(store)
+
+    failed = mx.run("image", "build", "numpy", meanwhile=fail)
+    assert failed.code == 1 and "Error: image/numpy: node image: there is no package no-such" in failed.err
+    assert "only root on the head" in mx.run("image", "build", "numpy", "--refresh").err
