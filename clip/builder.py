@@ -100,6 +100,7 @@ class Builder:
         if variants and not anew:
             self._ensure(variants[-1], build)  # remembers its use
             return variants[-1]
+        self.workshop.check()
         return self.shelf.rebuild(name, _and_measure(build), functools.partial(self._choose, name))
 
     def _variants(self, name: str) -> list[str]:

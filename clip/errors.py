@@ -8,6 +8,7 @@ ClipError
 BUILD_FAILED = "BuildFailed"
 DISK_FULL = "DiskFull"
 MIRROR_AWAY = "MirrorAway"
+NO_BUILDER = "NoBuilder"
 NO_KERNEL = "NoKernel"
 UNKNOWN_PACKAGE = "UnknownPackage"
 UNKNOWN_ACCOUNT = "UnknownAccount"

@@ -10,17 +10,22 @@ import subprocess
 from collections.abc import Sequence
 from typing import Protocol
 
-from clip.errors import ImageError
+from clip.errors import NO_BUILDER, ImageError
 from clip.failures import explain
 from clip.progress import Report
 
 _BUILD_SECONDS = 1200
+MMDEBSTRAP = "mmdebstrap"
 EPOCH = 1735689600
 """SOURCE_DATE_EPOCH of every build: an image's content does not tell when it was built."""
 
 
 class Workshop(Protocol):
-    """Runs programs. Both raise ImageError with a reason when the program fails."""
+    """Runs programs. All raise ImageError, with a reason, when a program fails."""
+
+    def check(self) -> None:
+        """ImageError where Debian's parts cannot be built at all."""
+        ...
 
     def debian(self, command: Sequence[str], report: Report, lock: int) -> None:
         """mmdebstrap, to its end; its phases are reported. ``lock`` is inherited by it."""
@@ -59,11 +64,17 @@ class HostWorkshop:
         if running is not None:
             running.terminate()
 
-    def debian(self, command: Sequence[str], report: Report, lock: int) -> None:
+    def check(self) -> None:
         if os.geteuid() != 0:
-            raise ImageError("node image: building needs root; run it with sudo")
-        if shutil.which(command[0]) is None:
-            raise ImageError(f"node image: {command[0]} is missing; run scripts/setup as root, or apt-get install {command[0]}")
+            raise ImageError("node image: building needs root; run it with sudo", NO_BUILDER)
+        if shutil.which(MMDEBSTRAP) is None:
+            raise ImageError(
+                f"node image: {MMDEBSTRAP} is missing here; apt-get install {MMDEBSTRAP}, or run mxctl image build where it is",
+                NO_BUILDER,
+            )
+
+    def debian(self, command: Sequence[str], report: Report, lock: int) -> None:
+        self.check()
         said: list[str] = []
         with subprocess.Popen(
             [

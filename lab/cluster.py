@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from clip import head, image, initramfs
+from clip import head, image
+from clip.builder import Builder, Built
 from clip.cache import Shelf, state_dir
 from clip.errors import ClipError
 from clip.images import layer_owner
 from clip.lock import locked
 from clip.progress import Report, silent
+from crds.image import ImageSpec
 from lab import machine, network, node, plan
 from lab.cgroups import Groups
 from lab.enrol import open_authority
@@ -74,11 +76,11 @@ def up(
     planned += plan.plan_machines(machines, nodes)
     planned += plan.plan_plain(plain, nodes + machines.declared)
     places = Places(name)
-    wished = (*packages, *plan.MACHINE_PACKAGES) if machines.count else packages
-    built = _image(report, wished)
-    head_layer, boot = _boot_layers(places, built, report) if machines.count else ("", "")
-    if head_layer:
-        planned[0].services += plan.boot_services((built.agent, built.base), boot, built.digest)
+    built = _image(report, packages)
+    head_layer, booted = _boot_layers(places, packages, report) if machines.count else ("", None)
+    if booted is not None:
+        cluster = context_of(places).name
+        planned[0].services += plan.boot_services(cluster, booted.layers, booted.boot, booted.manifest.digest)
     with _changing(places):
         if places.directory.exists():
             raise LabExists(f"lab {name} is there already; take it down with mxctl lab down --name {name}, or choose another name")
@@ -87,7 +89,8 @@ def up(
             base=built.base,
             agent=built.agent,
             head=head_layer,
-            boot=boot,
+            boot=booted.boot if booted else "",
+            machine_layers=list(booted.layers) if booted else [],
             config_file=str(context.config_file()),
             nodes=planned,
         )
@@ -102,10 +105,10 @@ def up(
 
 def phases(nodes: int, packages: Sequence[str] = (), machines: plan.Machines = plan.NO_MACHINES) -> int:
     """How many phases ``up`` will report, for a bar. LabError."""
-    wished = (*packages, *plan.MACHINE_PACKAGES) if machines.count else packages
     more = head.PHASES if machines.count and not head.is_built(Shelf.of(state_dir()), platform.machine()) else 0
     try:
-        built = image.is_built(image.wanted(packages=wished)[0])
+        built = image.is_built(image.wanted(packages=packages)[0])
+        more += Builder().phases(machine_spec(packages)) if machines.count else 0
     except ClipError as error:
         raise LabError(str(error)) from error
     return PHASES + nodes + machines.count + more - (image.PHASES if built else 0)
@@ -113,7 +116,7 @@ def phases(nodes: int, packages: Sequence[str] = (), machines: plan.Machines = p
 
 def _build(places: Places, lab: Lab, report: Report) -> None:
     report("connecting nodes")
-    for layer in filter(None, (lab.base, lab.agent, lab.head, lab.boot)):
+    for layer in filter(None, (lab.base, lab.agent, lab.head, lab.boot, *lab.machine_layers)):
         Shelf.of(places.state).hold(layer, f"lab-{lab.name}")
     places.shared.mkdir(mode=0o1777)
     places.shared.chmod(0o1777)
@@ -143,13 +146,16 @@ def _switch_on(places: Places, lab: Lab, nodes: Sequence[LabNode]) -> None:
     places.save(lab)
 
 
-def _boot_layers(places: Places, built: image.NodeImage, report: Report) -> tuple[str, str]:
-    """The layers that serve machines: head and boot."""
-    shelf = Shelf.of(places.state)
+def machine_spec(packages: Sequence[str]) -> ImageSpec:
+    """What machines boot whose own image was never built."""
+    return ImageSpec(packages=list(packages), kernel=plan.MACHINE_KERNEL)
+
+
+def _boot_layers(places: Places, packages: Sequence[str], report: Report) -> tuple[str, Built]:
+    """The head layer, and what machines boot."""
     try:
-        head_layer = head.ensure(shelf, platform.machine(), report)
-        report("making the initramfs")
-        return head_layer, initramfs.ensure(shelf, built.base)
+        head_layer = head.ensure(Shelf.of(places.state), platform.machine(), report)
+        return head_layer, Builder(state=places.state).build(machine_spec(packages), report)
     except ClipError as error:
         raise LabError(str(error)) from error
 

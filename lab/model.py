@@ -117,6 +117,8 @@ class Lab(Model):
     """Layer with the programs that serve machines; empty when there are none."""
     boot: str = ""
     """Layer with the machines' kernel and initramfs."""
+    machine_layers: list[str] = Field(default_factory=list)
+    """Layers of the machines' root."""
     config_file: str
     """The mxctl configuration its context was written to."""
     ready: bool = False

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from clip import initramfs
 from crds.quantity import format_cpu, human_memory, parse_cpu, parse_memory
 from lab.errors import LabError
 from lab.model import BRIDGE, ENDPOINT, HEAD, HEAD_ADDRESS, LAB_NAME, MOST_NODES, Firmware, LabMachine, LabNode, Service
@@ -49,8 +48,7 @@ ETCDCTL = {  # so that people find etcd on the head, as its administrator
 
 CLIP, IMAGES = "/var/lib/mx/clip", "/var/lib/mx/images"
 """The boot service's files and the shelf of layers, as seen on the head."""
-MACHINE_PACKAGES = ("linux-image-cloud-amd64", *initramfs.PACKAGES)
-"""What a base needs so that machines boot it."""
+MACHINE_KERNEL = "linux-image-cloud-amd64"
 MACHINE_MEMORY = "1Gi"
 LEAST_MACHINE_MEMORY = 384 * 2**20  # kernel, initramfs and agent need that much
 MOST_MACHINES = 16
@@ -76,7 +74,7 @@ def agent_service(node: str) -> tuple[Service, ...]:
     return (agent, Service(name="guard", command=["mx-guard"]))
 
 
-def boot_services(layers: Sequence[str], boot: str, digest: str) -> tuple[Service, ...]:
+def boot_services(cluster: str, layers: Sequence[str], boot: str, digest: str) -> tuple[Service, ...]:
     """What the head runs for machines that boot this image. dnsmasq and ganesha wait until mx-clip has written their files."""
     clip = [
         "mx-clip",
@@ -87,6 +85,7 @@ def boot_services(layers: Sequence[str], boot: str, digest: str) -> tuple[Servic
         f"--interface={BRIDGE}",
         f"--state={CLIP}",
         f"--images={IMAGES}",
+        f"--cluster={cluster}",
         f"--layers={':'.join(layers)}",
         f"--boot={boot}",
         f"--digest={digest}",

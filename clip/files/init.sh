@@ -48,6 +48,7 @@ read_command_line() {
         mx.dns=*) dns=$value ;;
         mx.domain=*) domain=$value ;;
         mx.mount=*) mounts="$mounts $value" ;;
+        mx.init=*) init=$value ;;
         esac
     done
     old=$IFS
@@ -173,4 +174,7 @@ mount_more
 write_files
 say "$name runs $image"
 mount_rest
-exec /bin/busybox switch_root /root /usr/bin/python3 -ISE /usr/lib/mx/nodeagent/init.py || fail "switch_root"
+case $init in
+systemd) exec /bin/busybox switch_root /root /sbin/init ;;
+*) exec /bin/busybox switch_root /root /usr/bin/python3 -ISE /usr/lib/mx/nodeagent/init.py ;;
+esac || fail "switch_root"

@@ -36,10 +36,11 @@ def parse(arguments: list[str]) -> tuple[Config, list[str], Tls | None, bool]:
     parser.add_argument("--http-port", type=int, default=HTTP_PORT, help="(default: %(default)s)")
     parser.add_argument("--tftp", type=Path, default=TFTP, help="directory of iPXE's programs (default: %(default)s)")
     parser.add_argument("--proxy", action="store_true", help="another DHCP server gives the addresses")
-    parser.add_argument("--layers", metavar="A:B", help="layers for machines of whose image nothing is known, topmost first")
+    parser.add_argument("--cluster", default="cluster", help="its name, that of mxctl's context (default: %(default)s)")
+    parser.add_argument("--layers", metavar="A:B", help="layers for machines whose image was never built, topmost first")
     parser.add_argument("--boot", metavar="LAYER", help="their kernel and initramfs")
     parser.add_argument("--digest", default="", help="digest of that image")
-    parser.add_argument("--arguments", default="", help="more for their kernel's command line")
+    parser.add_argument("--arguments", default="", help="more for every machine's kernel command line")
     parser.add_argument("--verbose", action="store_true", help="say more")
     options = parser.parse_args(arguments)
     return config_of(options), endpoints_of(parser, options.endpoints), tls_of(parser, options, "clip"), options.verbose
@@ -49,7 +50,7 @@ def config_of(options: argparse.Namespace) -> Config:
     """Our own matters."""
     revision = None
     if options.layers and options.boot:
-        revision = Revision(options.digest, tuple(options.layers.split(":")), options.boot, options.arguments)
+        revision = Revision(options.digest, tuple(options.layers.split(":")), options.boot)
     return Config(
         server=options.server,
         interface=options.interface,
@@ -62,6 +63,8 @@ def config_of(options: argparse.Namespace) -> Config:
         proxy=options.proxy,
         authority=options.authority,
         revision=revision,
+        arguments=options.arguments,
+        cluster=options.cluster,
     )
 
 

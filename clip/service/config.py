@@ -31,7 +31,11 @@ class Config:
     authority: Path | None = None
     """Where the cluster's authority lies; None: machines get their certificates from somebody else."""
     revision: Revision | None = None
-    """For machines whose Node says nothing of an image."""
+    """For machines whose image was never built."""
+    arguments: str = ""
+    """For the kernel's command line of every machine."""
+    cluster: str = "cluster"
+    """Name of the cluster, under which its layers are held on the shelf: that of its context in mxctl."""
 
     @property
     def hosts(self) -> Path:

@@ -6,7 +6,9 @@ from functools import partial
 
 from aiohttp import web
 
+from clip.builder import Builder
 from clip.errors import ClipError
+from clip.images import Images, layer_owner
 from clip.power.drivers import make_driver
 from clip.power.switchboard import Switchboard, on_machines
 from clip.registry import Registry
@@ -25,6 +27,7 @@ from crds.node import Node
 from store.informer import Informer
 from store.kv import KV, KeyValue
 from store.objects import utcnow
+from store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ class Clip:
         self._web = Web(config, self._ledger.hear)
         self._changed = asyncio.Event()
         self._switchboard = Switchboard(kv, partial(make_driver, credentials=config.power), utcnow, on_machines)
+        builder = Builder(state=config.images.parent)
+        self._images = Images(Store(kv), builder, layer_owner(config.cluster))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -62,6 +67,7 @@ class Clip:
                 group.create_task(self._switchboard.run())
                 if self._registry is not None:
                     group.create_task(keep_enrolling(self._registry, self._config.nodes, lambda: self._web.table))
+                group.create_task(self._images.run())
         finally:
             await runner.cleanup()
 

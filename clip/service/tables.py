@@ -1,9 +1,11 @@
 """From what the cluster says to the table of machines: pure, over what the informers know."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from clip.service.config import Config
 from clip.table import Revision, Table, make_table
+from crds import image as image_kind
 from crds import keys
 from crds.assignment import Assignment, Mount
 from crds.cluster import Cluster, NetworkSpec
@@ -26,17 +28,35 @@ def current_table(
 
 
 def revision_of(node: Node, images: Mapping[str, Image], config: Config) -> Revision | str:
-    """What the node is assigned, or why it cannot boot that; what we were told at our start for nodes that are assigned nothing."""
+    """What the node boots, or why there is nothing.
+
+    What it is assigned, whatever is newest by now; the current revision of its image until it is assigned one; and as long as its
+    image was never built, or it names none, what mx-clip was started with.
+    """
     assigned = node.status.assigned
-    if assigned is None:
-        return config.revision or "no image was built yet: see mxctl get images"
-    image = images.get(assigned.image)
-    found = image.status.of_digest(assigned.revision) if image else None
-    if found is None:
-        return f"image/{assigned.image} has no revision {assigned.revision}, which it is assigned: see mxctl image list"
-    more = config.revision.arguments if config.revision else ""
-    words = [more, *found.kernel_arguments, *boot_words(assigned)]
-    return Revision(found.digest, tuple(found.layers), found.boot, " ".join(word for word in words if word))
+    name = assigned.image if assigned else node.spec.image
+    image = images.get(name) if name else None
+    if assigned is not None:
+        found = image.status.of_digest(assigned.revision) if image else None
+        if found is None:
+            return f"image/{assigned.image} has no revision {assigned.revision}, which it is assigned: see mxctl image list"
+        return _complete(found, config, boot_words(assigned))
+    current = image.status.current_revision if image else None
+    if current is not None:
+        return _complete(current, config, [])
+    if config.revision is None:
+        return f"image {name} was not built yet: see mxctl get images" if name else "it names no image: set spec.image"
+    return replace(config.revision, arguments=_line([config.arguments, config.revision.arguments]))
+
+
+def _complete(revision: image_kind.Revision, config: Config, more: list[str]) -> Revision:
+    init = [] if revision.init is image_kind.Init.MINIMAL else [f"mx.init={revision.init}"]
+    words = [config.arguments, *revision.kernel_arguments, *init, *more]
+    return Revision(revision.digest, tuple(revision.layers), revision.boot, _line(words))
+
+
+def _line(words: list[str]) -> str:
+    return " ".join(word for word in words if word)
 
 
 def boot_words(assigned: Assignment) -> list[str]:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from clip.errors import NO_BUILDER, ImageError
 from clip.failures import explain
 from clip.progress import Report
 
@@ -35,11 +36,16 @@ class FakeWorkshop:
         self.say: list[str] = []
         self.code = 0
         self.full = False
+        self.absent = False
         self.crash_at = ""
         self.pause: threading.Event | None = None
         self.built: list[str] = []
         self.ran: list[Sequence[str]] = []
         self._stopped = threading.Event()
+
+    def check(self) -> None:
+        if self.absent:
+            raise ImageError("node image: mmdebstrap is missing here", NO_BUILDER)
 
     def debian(self, command: Sequence[str], report: Report, lock: int) -> None:
         root = Path(next(word for word in command[1:] if word.startswith("/")))

@@ -177,3 +177,15 @@ def test_the_trees_of_a_build_tell_nothing_of_the_building_machine(builder: Buil
     built = builder.build(spec())
     base_root = builder.shelf.root(built.layers[-1])
     assert not (base_root / "etc/apt/sources.list").exists()
+
+
+def test_a_head_without_mmdebstrap_still_uses_what_lies_on_the_shelf(
+    builder: Builder, workshop: FakeWorkshop, on_shelf: Names
+) -> None:
+    built = builder.build(spec())
+    workshop.absent = True
+    assert builder.build(spec()) == built
+    before = on_shelf()
+    with pytest.raises(ImageError) as caught:
+        builder.build(spec(packages=["curl"]))
+    assert caught.value.reason == "NoBuilder" and on_shelf() == before

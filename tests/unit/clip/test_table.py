@@ -1,6 +1,7 @@
 """Which machines are served, and what is said of the others."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def test_a_node_boots_what_it_is_assigned() -> None:
     one = node("n1", "52:54:00:77:00:01", "10.77.0.11")
     config = Config(SERVER, "br0", "e:1", Path("/s"), Path("/i"), Path("/shared"), revision=REVISION)
     assert revision_of(one, {}, config) == REVISION
+    config = replace(config, revision=replace(REVISION, arguments=""), arguments=REVISION.arguments)  # said for every machine
     mount = Mount(source="10.77.0.9:/data", target="/data", options="ro,vers=4.1")
     assigned = Assignment(image="numpy", revision="d7", kernel_arguments=["x=1"], dns=["10.77.0.1", "10.77.0.2"], mounts=[mount])
     one.status.assigned = assigned
