@@ -20,8 +20,10 @@ from clip.lock import locked
 _LOCK_SECONDS = 900.0  # longer than the slowest build
 _UNFINISHED = ".building-"
 _SPARE_SECONDS = 3600.0  # between ensuring a layer and using it
-_SPARE_BASE_SECONDS = 7 * 86400.0  # a base layer takes minutes to build, and is seldom another
+_SPARE_DEAR_SECONDS = 7 * 86400.0
 BASE = "base-"
+DEAR = (BASE, "kernel-", "head-")
+"""Layers that take long to build, and are seldom others."""
 
 Build = Callable[[Path, int], None]
 """Makes ``root`` in a layer's directory. The descriptor is for child processes to inherit: the lock is then held until they are
@@ -137,13 +139,13 @@ class Shelf:
     def prune(self, keep: frozenset[str], now: float | None = None) -> list[str]:
         """Removes layers that nobody holds, that are not in ``keep`` and were not used for long; returns their names.
 
-        Long is an hour, a week for base layers.
+        Long is an hour, a week for what takes long to build.
         """
         now = time.time() if now is None else now
         removed = []
         with locked(self.directory / ".lock", timeout=_LOCK_SECONDS, what="the image cache"):
             for layer in sorted(self.directory.glob("[!.]*")):
-                oldest = now - (_SPARE_BASE_SECONDS if layer.name.startswith(BASE) else _SPARE_SECONDS)
+                oldest = now - (_SPARE_DEAR_SECONDS if layer.name.startswith(DEAR) else _SPARE_SECONDS)
                 if layer.name not in keep and layer.stat().st_mtime < oldest and not self._is_held(layer.name):
                     self._take_off(layer.name)
                     removed.append(layer.name)
