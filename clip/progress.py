@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Report(Protocol):
@@ -19,8 +19,11 @@ def silent(phase: str, /) -> None:
 
 
 @contextmanager
-def reporting(title: str, phases: int, console: Console | None = None) -> Iterator[Report]:
+def reporting(title: str, phases: int, console: "Console | None" = None) -> Iterator[Report]:
     """Yields a Report; ``phases`` is how many are expected (more or fewer do no harm). Writes to stderr."""
+    from rich.console import Console  # late: mx-clip on a head has no terminal, and no such package
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = console or Console(stderr=True)
     if not console.is_terminal:
         yield lambda phase: console.print(f"{title}: {phase}", markup=False, highlight=False, soft_wrap=True)
