@@ -43,7 +43,7 @@ PHASES = 7
 
 def text(package: str, machine: str) -> str:
     """Everything the layer depends on."""
-    return f"kernel: 1 {machine} {SUITE} {package} {' '.join(BESIDE)} {' '.join(KEPT)}\n"
+    return f"kernel: 2 {machine} {SUITE} {package} {' '.join(BESIDE)} {' '.join(KEPT)}\n"
 
 
 def layer_name(package: str, machine: str) -> str:
@@ -77,11 +77,11 @@ def build(layer: Path, package: str, workshop: Workshop, report: Report, lock: i
     report("listing the kernel's modules")
     workshop.run(["chroot", str(whole), "/usr/sbin/depmod", "-a", release], _DEPMOD_SECONDS)
     root.mkdir()
-    for pattern in KEPT:
-        for found in sorted(whole.glob(pattern)):
-            target = root / found.relative_to(whole)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            found.rename(target)
+    kept = [found for pattern in KEPT for found in sorted(whole.glob(pattern))]  # all first: without kmod, its links are none
+    for found in kept:
+        target = root / found.relative_to(whole)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        found.rename(target)
     _remove(whole)
 
 

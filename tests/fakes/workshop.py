@@ -105,6 +105,9 @@ class FakeWorkshop:
 
     def _kernel(self, root: Path, package: str) -> None:
         _write(root / "usr/bin/busybox", "busybox")
+        _write(root / "usr/bin/kmod", "kmod")
+        (root / "usr/sbin").mkdir()
+        (root / "usr/sbin/modprobe").symlink_to("../bin/kmod")  # as in Debian
         _write(root / "usr/bin/ls", "not wanted")
         if package in KERNELS:
             release = KERNELS[package]

@@ -35,6 +35,11 @@ def test_a_revision_is_agent_over_files_over_kernel_over_debian(builder: Builder
     assert "busybox" in kept and "ls" not in kept, "only what a kernel needs is in its layer"
 
 
+def test_the_kernel_layer_has_the_links_that_load_modules(builder: Builder) -> None:
+    built = builder.build(spec())
+    assert (builder.shelf.root(built.layers[-2]) / "usr/sbin/modprobe").read_text() == "kmod"
+
+
 def test_what_is_there_is_not_built_again(builder: Builder, workshop: FakeWorkshop) -> None:
     first = builder.build(spec())
     workshop.built.clear()
