@@ -21,6 +21,9 @@ from lab.errors import LabError
 
 CONTROLLERS = ("cpu", "cpuacct", "memory", "freezer", "pids")
 PERIOD_MICROSECONDS = 100_000
+WEIGHT = 4
+"""Of all labs against everything else that competes for the processors: a lab is hardware to what runs in it, which must not stall
+only because its machine compiles something."""
 _V2_CONTROLLERS = ("cpu", "memory", "pids")
 _POLL_SECONDS = 0.02
 _MAKE_ATTEMPTS = 20
@@ -97,6 +100,8 @@ class Groups:
             directory = self.directory(hierarchy)
             if hierarchy.name == "":
                 _hand_down(hierarchy.mount, directory)
+            for path, value in weight(hierarchy):
+                _write(path, value)
             for path, value in limits(hierarchy, directory, cpus, memory):
                 _write(path, value)
 
@@ -167,6 +172,13 @@ def limits(hierarchy: Hierarchy, directory: Path, cpus: float | None, memory: in
         elif hierarchy.name == "":
             writes.append((directory / "memory.max", str(memory)))
     return writes
+
+
+def weight(hierarchy: Hierarchy) -> list[tuple[Path, str]]:
+    """The file to write and what, for all labs together."""
+    if hierarchy.name == "cpu":
+        return [(hierarchy.mount / "mx/cpu.shares", str(1024 * WEIGHT))]
+    return [(hierarchy.mount / "mx/cpu.weight", str(100 * WEIGHT))] if hierarchy.name == "" else []
 
 
 def _hand_down(mount: Path, directory: Path) -> None:

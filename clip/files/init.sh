@@ -168,8 +168,10 @@ connect
 modprobe -a nfsv4 overlay
 mount_root
 tell "stage=root&cpus=$(nproc)"
-mount_nfs "/state/$name" /root/var/lib/mx/agent rw
-mount_nfs /shared /root/shared rw
+# What others put there has to be seen soon: the head a certificate, other nodes all that jobs write. By default Linux believes for
+# half a minute that a file is not there which was not there before.
+mount_nfs "/state/$name" /root/var/lib/mx/agent rw,actimeo=1,lookupcache=positive
+mount_nfs /shared /root/shared rw,actimeo=1,lookupcache=positive
 mount_more
 write_files
 say "$name runs $image"

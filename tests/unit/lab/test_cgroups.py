@@ -52,6 +52,12 @@ def test_a_machine_that_lacks_something(mountinfo: str) -> None:
         detect(mountinfo)
 
 
+def test_all_labs_together_go_before_what_else_runs() -> None:
+    groups = [Hierarchy("cpu", Path("/m"), False), Hierarchy("memory", Path("/m"), False), Hierarchy("unified", Path("/m"), True)]
+    assert [cgroups.weight(group) for group in groups] == [[(Path("/m/mx/cpu.shares"), "4096")], [], []]
+    assert cgroups.weight(Hierarchy("", Path("/m"), True)) == [(Path("/m/mx/cpu.weight"), "400")]
+
+
 def test_limits_v1() -> None:
     def written(name: str) -> list[tuple[str, str]]:
         return [(str(path), value) for path, value in cgroups.limits(Hierarchy(name, Path("/m"), False), Path("/g"), 0.35, 2**29)]
