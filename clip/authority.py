@@ -63,7 +63,7 @@ class Authority:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of our own certificate: what a machine that boots is told, to know us by."""
-        return self.certificate.fingerprint(hashes.SHA256()).hex()
+        return fingerprint_of(self.pem)
 
     @property
     def pem(self) -> bytes:
@@ -163,6 +163,11 @@ def read_request(request: bytes, who: str) -> Request:
         raise AuthorityError(f"node {who}: its request is not signed with its own key: nothing was signed")
     names = [str(each.value) for each in asked.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return Request(names[0] if len(names) == 1 else "", public)
+
+
+def fingerprint_of(certificate: bytes) -> str:
+    """SHA-256 of a certificate, PEM. ValueError when it is none."""
+    return x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256()).hex()
 
 
 def renewal_of(certificate: x509.Certificate) -> datetime:

@@ -6,6 +6,7 @@ lost on the way; nobody else may. On the head's disk lies its hash only, ``DIREC
 is in etcd.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -22,6 +23,9 @@ from crds.meta import Model, Name, Time
 BOOT_SECONDS = 900.0
 """Life of a token in a boot answer: longer than the slowest boot."""
 LONGEST_SECONDS = 86400.0
+TOKENS = Path("/var/lib/mx/tokens")
+MOST = 8
+"""Unused tokens of a machine that are kept: it may ask again and again what to boot."""
 _ANY = "any"
 
 
@@ -52,7 +56,8 @@ class Tokens:
         self._clock = clock
 
     def for_boot(self, mac: str, node: str, *, seconds: float = BOOT_SECONDS) -> str:
-        """For the kernel line of a machine that boots as ``node``. ValueError for what is no MAC or no name."""
+        """For the kernel line of a machine that boots as ``node``. ValueError for what is no MAC or no name, OSError."""
+        self._drop_oldest(mac)
         return self.create(
             Token(mac=_canonical(mac), node=node, proof=Proof.BOOTED, until=self._clock() + timedelta(seconds=seconds))
         )
@@ -112,6 +117,14 @@ class Tokens:
         for path in self._directory.glob(f"{_slot(mac)}.*"):
             if path != used:
                 path.unlink(missing_ok=True)
+
+    def _drop_oldest(self, mac: str) -> None:
+        found = []
+        for path in self._directory.glob(f"{_slot(mac)}.*"):
+            with contextlib.suppress(FileNotFoundError):  # mx-join removed it at this moment
+                found.append((path.stat().st_mtime_ns, path))
+        for _, path in sorted(found)[: max(0, len(found) - MOST + 1)]:
+            path.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> Token:
         try:

@@ -40,6 +40,17 @@ ETCD = Service(
     ],
 )
 RECONCILER = Service(name="reconciler", command=["mx-reconciler", "--endpoints", ENDPOINT, "--tls", HEAD_TLS])
+JOIN = f"{HEAD_ADDRESS}:8443"
+MX_JOIN = Service(
+    name="join",
+    command=[
+        "mx-join",
+        f"--endpoints={ENDPOINT}",
+        f"--tls={HEAD_TLS}",
+        f"--address={HEAD_ADDRESS}",
+        f"--authority={AUTHORITY}",
+    ],
+)
 ETCDCTL = {  # so that people find etcd on the head, as its administrator
     "ETCDCTL_CACERT": f"{HEAD_TLS}/ca.crt",
     "ETCDCTL_CERT": f"{HEAD_TLS}/clip.crt",
@@ -80,7 +91,7 @@ def boot_services(cluster: str, layers: Sequence[str], boot: str, digest: str) -
         "mx-clip",
         f"--endpoints={ENDPOINT}",
         f"--tls={HEAD_TLS}",
-        f"--authority={AUTHORITY}",
+        f"--join={JOIN}",
         f"--server={HEAD_ADDRESS}",
         f"--interface={BRIDGE}",
         f"--state={CLIP}",

@@ -8,9 +8,11 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nodeagent import facts
+from nodeagent.admission import read_line, until_admitted
 from nodeagent.agent import Agent
 from nodeagent.cgroups import Cgroups
 from nodeagent.config import DATA_PORT, Config, Timing
@@ -44,6 +46,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     channel.add_argument("--insecure", action="store_true", help="no TLS: whoever reaches it is believed")
     parser.add_argument("--head", metavar="HOST:PORT", default="", help="mx-join, which renews the certificate")
+    invited = "text with the words mx.join=, mx.ca=, mx.token=, as the boot service writes them: how to get a certificate"
+    parser.add_argument("--invited", type=Path, metavar="FILE", help=invited)
     parser.add_argument("--bridge", default=BRIDGE, help="plugs in jobs with a network of their own (default: %(default)s)")
     hosts = "gets the names of these jobs (default: %(default)s)"
     parser.add_argument("--hosts", type=Path, default=Path("/etc/hosts"), help=hosts)
@@ -81,7 +85,7 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
     cgroups = Cgroups()
     cgroups.prepare()
     await asyncio.to_thread(mount_images, config.images, config.run / "copies")
-    tls = await _enrolled(config)
+    tls, config = await _enrolled(config, options.invited)
     kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")], tls=tls)
     try:
         engine = NamespaceEngine(config.run, config.shared, cgroups, bridge=options.bridge)
@@ -91,13 +95,17 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
         await kv.close()
 
 
-async def _enrolled(config: Config) -> Tls | None:
+async def _enrolled(config: Config, invited: Path | None) -> tuple[Tls | None, Config]:
     """What we prove ourselves to etcd with, as soon as the authority has signed it; jobs need nobody until then."""
-    if config.tls is None:
-        return None
-    await prepare(config.tls, config.node)
-    await until_signed(config.tls)
-    return Tls.of(config.tls, "node")
+    directory = config.tls
+    if directory is None:
+        return None, config
+    await prepare(directory, config.node)
+    booted = read_line(invited.read_text(encoding="utf-8")) if invited else None
+    if booted is not None:
+        config = replace(config, head=await until_admitted(directory, booted))
+    await until_signed(directory)
+    return Tls.of(directory, "node"), config
 
 
 def keep_small() -> None:

@@ -93,23 +93,29 @@ def join(
     ``told`` hears each new reason to wait. NotAdmitted, TimeoutError.
     """
     until, last = time.monotonic() + deadline, ""
-    body = {"mac": invited.mac, "token": invited.token, "csr": csr, "facts": facts}
     while True:
-        try:
-            status, answer = ask(invited.head, fetch_authority(invited.head), "/join", body)
-        except OSError as error:
-            status, answer = NOT_NOW, {"reason": f"head {invited.head.address}: does not answer: {error}"}
-        reason = str(answer.get("reason", f"status {status}"))
+        status, answer = knock(invited, csr, facts)
         if status == OK:
             return answer
-        if status not in (WAIT, NOT_NOW):
-            raise NotAdmitted(f"head {invited.head.address}: {reason}")
+        reason = str(answer.get("reason", f"status {status}"))
         if reason != last:
             told(reason)
         last = reason
         if time.monotonic() > until:
             raise TimeoutError(f"no certificate within {deadline:.0f} s: {reason}")
         time.sleep(PAUSE)
+
+
+def knock(invited: Invitation, csr: str, facts: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Asks once: OK and what ``join`` returns, or WAIT or NOT_NOW and the reason. NotAdmitted."""
+    body = {"mac": invited.mac, "token": invited.token, "csr": csr, "facts": facts}
+    try:
+        status, answer = ask(invited.head, fetch_authority(invited.head), "/join", body)
+    except OSError as error:
+        return NOT_NOW, {"reason": f"head {invited.head.address}: does not answer: {error}"}
+    if status not in (OK, WAIT, NOT_NOW):
+        raise NotAdmitted(f"head {invited.head.address}: {answer.get('reason', f'status {status}')}")
+    return status, answer
 
 
 def facts_of_machine() -> dict[str, Any]:

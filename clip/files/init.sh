@@ -137,7 +137,7 @@ write_files() {
         for one in $(echo "$dns" | tr , ' '); do echo "nameserver $one"; done
     } >/root/etc/resolv.conf
     cat >/root/etc/mx/services.json <<JSON
-[{"name": "nodeagent", "command": ["mx-nodeagent", "--node", "$name", "--address", "$address", "--endpoints", "$etcd", "--tls", "/var/lib/mx/agent/tls"]},
+[{"name": "nodeagent", "command": ["mx-nodeagent", "--node", "$name", "--address", "$address", "--endpoints", "$etcd", "--tls", "/run/mx/tls", "--invited", "/proc/cmdline"]},
  {"name": "guard", "command": ["mx-guard"]}]
 JSON
     hostname "$name"

@@ -14,7 +14,7 @@ from clip.join.membership import Membership
 from clip.join.office import Cluster, Office
 from clip.join.web import JOIN_PORT, serve, server_context
 from clip.registry import Registry
-from clip.tokens import Tokens
+from clip.tokens import TOKENS, Tokens
 from store.errors import StoreError
 from store.etcd import EtcdKV
 from store.etcd_channel import Tls
@@ -23,7 +23,7 @@ from store.rights import EtcdRights
 
 log = logging.getLogger("mx-join")
 
-AUTHORITY, TOKENS = Path("/var/lib/mx/authority"), Path("/var/lib/mx/tokens")
+AUTHORITY = Path("/var/lib/mx/authority")
 PRUNE_SECONDS = 300.0
 
 

@@ -27,6 +27,10 @@ class Question:
     """Nodes with a heartbeat."""
     refused: bool = False
     """People do not want this machine."""
+    address: str = ""
+    """From which it asks."""
+    home: str | None = None
+    """Address of the node that its token names; None: nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ def _as_node(asked: Question, who: str, node: str, proof: Proof, known: JoinReco
         return Refuse(f"{who}: node {node} is another machine ({there}): choose another name")
     if node not in asked.nodes and proof is Proof.BOOTED:
         return Refuse(f"{who}: node {node} is not declared any more: approve the machine again")
+    if proof is Proof.BOOTED and asked.home is not None and asked.address != asked.home:
+        return Refuse(f"{who}: node {node} boots as {asked.home}, but {asked.address} asks: boot the machine again")
     if node in asked.alive and (known is None or known.node not in (None, node)):
         return Wait(f"{who}: node {node} has a heartbeat: it joins when that has ended", proof)
     return Sign(node, proof, declare=node not in asked.nodes)

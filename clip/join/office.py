@@ -122,16 +122,19 @@ class Office:
         key = read_request(asking.csr.encode(), asking.mac).digest
         token, no_token = await asyncio.to_thread(self._use, asking, key)
         record, revision = await self.registry.record(asking.mac)
-        nodes = {node.name: node.spec.mac for node in (await Store(self._kv).list(Node)).items}
+        nodes = {node.name: node.spec for node in (await Store(self._kv).list(Node)).items}
+        named = nodes.get(token.node) if token and token.node else None
         question = Question(
             mac=asking.mac,
             key=key,
             token=token,
             no_token=no_token,
             record=record,
-            nodes=nodes,
+            nodes={name: spec.mac for name, spec in nodes.items()},
             alive=await self._alive(token, record),
             refused=await self._kv.get(keys.refusal(asking.mac)) is not None,
+            address=address,
+            home=named.address if named else None,
         )
         match decide(question):
             case Refuse(reason):

@@ -18,18 +18,25 @@ class BootSettings:
     server: str
     http_port: int
     etcd: str
+    join: str = ""
+    """mx-join's host:port; empty: machines get their certificates from somebody else."""
+    fingerprint: str = ""
+    """By which they know it."""
 
 
-def boot_script(settings: BootSettings, table: Table, row: Row) -> str:
-    """Fetch kernel and initramfs, and run them. When one does not come, ask again: what to boot may be another by then."""
+def boot_script(settings: BootSettings, table: Table, row: Row, token: str = "") -> str:
+    """Fetch kernel and initramfs, and run them. When one does not come, ask again: what to boot may be another by then.
+
+    ``token`` is good for this boot of this machine; without one it has a root, and no certificate."""
     base = f"http://{checks.address(settings.server)}:{settings.http_port}"
+    line = kernel_line(settings, table, row, token)
     boot = f"{base}/images/{checks.words(row.revision.boot)}"
     return "\n".join(
         [
             "#!ipxe",
             f"echo mx: {checks.name(row.name)} boots {checks.words(row.revision.digest)}",
             # UEFI fails without initrd=
-            f"kernel {boot}/vmlinuz?mac={checks.mac(row.mac)} initrd={INITRD} {kernel_line(settings, table, row)} || goto again",
+            f"kernel {boot}/vmlinuz?mac={checks.mac(row.mac)} initrd={INITRD} {line} || goto again",
             f"initrd --name {INITRD} {boot}/{INITRD} || goto again",
             "boot || goto again",
             ":again",
@@ -41,7 +48,7 @@ def boot_script(settings: BootSettings, table: Table, row: Row) -> str:
     )
 
 
-def kernel_line(settings: BootSettings, table: Table, row: Row) -> str:
+def kernel_line(settings: BootSettings, table: Table, row: Row, token: str = "") -> str:
     """What the initramfs is told: the machine's address, name and root. ``ip=`` is the kernel's own form."""
     server = checks.address(settings.server)
     gateway = checks.address(table.network.gateway or server)
@@ -53,9 +60,17 @@ def kernel_line(settings: BootSettings, table: Table, row: Row) -> str:
         f"mx.etcd={settings.etcd}",
         f"mx.layers={':'.join(row.revision.layers)}",
         f"mx.image={row.revision.digest}",
+        invitation(settings, token),
         row.revision.arguments,
     ]
     return checks.words(" ".join(word for word in words if word))
+
+
+def invitation(settings: BootSettings, token: str) -> str:
+    """The words by which a machine gets its certificate (nodeagent/admission.py); "" without a token."""
+    if not token:
+        return ""
+    return checks.words(f"mx.join={settings.join} mx.ca={settings.fingerprint} mx.token={token}")
 
 
 def hold_script(settings: BootSettings, mac: str) -> str:

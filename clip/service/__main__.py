@@ -8,15 +8,14 @@ import signal
 import sys
 from pathlib import Path
 
-from clip.authority import Authority
-from clip.registry import Registry
+from clip.authority import fingerprint_of
 from clip.service.config import HTTP_PORT, TFTP, Config
 from clip.service.daemon import Clip
 from clip.table import Revision
+from clip.tokens import TOKENS
 from store.etcd import EtcdKV
 from store.etcd_channel import Tls
 from store.options import add_options, endpoints_of, tls_of
-from store.rights import EtcdRights
 
 
 def parse(arguments: list[str]) -> tuple[Config, list[str], Tls | None, bool]:
@@ -28,9 +27,8 @@ def parse(arguments: list[str]) -> tuple[Config, list[str], Tls | None, bool]:
     parser.add_argument("--server", required=True, metavar="ADDRESS", help="our address in the machines' network")
     parser.add_argument("--interface", required=True, help="our network card in it")
     parser.add_argument("--state", type=Path, default=Path("/var/lib/mx/clip"), help="our files (default: %(default)s)")
-    parser.add_argument(
-        "--authority", type=Path, metavar="DIR", help="the cluster's authority, to give machines their certificates"
-    )
+    parser.add_argument("--join", default="", metavar="HOST:PORT", help="mx-join, from which machines get their certificates")
+    parser.add_argument("--tokens", type=Path, default=TOKENS, help="hashes of tokens, as mx-join has it (default: %(default)s)")
     parser.add_argument("--images", type=Path, default=Path("/var/lib/mx/images"), help="shelf of layers (default: %(default)s)")
     parser.add_argument("--shared", type=Path, default=Path("/shared"), help="the shared file system (default: %(default)s)")
     parser.add_argument("--http-port", type=int, default=HTTP_PORT, help="(default: %(default)s)")
@@ -43,11 +41,14 @@ def parse(arguments: list[str]) -> tuple[Config, list[str], Tls | None, bool]:
     parser.add_argument("--arguments", default="", help="more for every machine's kernel command line")
     parser.add_argument("--verbose", action="store_true", help="say more")
     options = parser.parse_args(arguments)
-    return config_of(options), endpoints_of(parser, options.endpoints), tls_of(parser, options, "clip"), options.verbose
+    tls = tls_of(parser, options, "clip")
+    if options.join and tls is None:
+        parser.error("--join: machines know mx-join by the authority of --tls: give that, too")
+    return config_of(options, tls), endpoints_of(parser, options.endpoints), tls, options.verbose
 
 
-def config_of(options: argparse.Namespace) -> Config:
-    """Our own matters."""
+def config_of(options: argparse.Namespace, tls: Tls | None) -> Config:
+    """Our own matters. OSError, ValueError for an authority's certificate that cannot be read."""
     revision = None
     if options.layers and options.boot:
         revision = Revision(options.digest, tuple(options.layers.split(":")), options.boot)
@@ -61,7 +62,9 @@ def config_of(options: argparse.Namespace) -> Config:
         http_port=options.http_port,
         tftp=options.tftp,
         proxy=options.proxy,
-        authority=options.authority,
+        join=options.join,
+        fingerprint=fingerprint_of(tls.ca.read_bytes()) if tls and options.join else "",
+        tokens=options.tokens,
         revision=revision,
         arguments=options.arguments,
         cluster=options.cluster,
@@ -76,10 +79,7 @@ async def run(config: Config, endpoints: list[str], tls: Tls | None) -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     kv = EtcdKV.connect(endpoints, tls=tls)
     try:
-        registry = None
-        if config.authority is not None:
-            registry = Registry(kv, EtcdRights(kv.channel), Authority.open(config.authority, "mx"))
-        await Clip(config, kv, registry).run()
+        await Clip(config, kv).run()
     finally:
         await kv.close()
 

@@ -8,6 +8,7 @@ from clip.render.dnsmasq import DhcpSettings
 from clip.render.ipxe import BootSettings
 from clip.render.nfs import NfsSettings
 from clip.table import Revision
+from clip.tokens import TOKENS
 
 HTTP_PORT = 8080
 TFTP = Path("/usr/lib/ipxe")
@@ -28,8 +29,12 @@ class Config:
     proxy: bool = False
     power: Path = DIRECTORY
     """Files with the credentials of machines' controllers."""
-    authority: Path | None = None
-    """Where the cluster's authority lies; None: machines get their certificates from somebody else."""
+    join: str = ""
+    """mx-join's host:port, where machines get their certificates; empty: from somebody else."""
+    fingerprint: str = ""
+    """Of the cluster's authority, by which machines know mx-join."""
+    tokens: Path = TOKENS
+    """Hashes of the tokens in our answers; mx-join reads them there."""
     revision: Revision | None = None
     """For machines whose image was never built."""
     arguments: str = ""
@@ -86,7 +91,7 @@ class Config:
 
     @property
     def boot_settings(self) -> BootSettings:
-        return BootSettings(self.server, self.http_port, self.etcd)
+        return BootSettings(self.server, self.http_port, self.etcd, self.join, self.fingerprint)
 
     @property
     def nfs_settings(self) -> NfsSettings:

@@ -11,15 +11,14 @@ from clip.errors import ClipError
 from clip.images import Images, layer_owner
 from clip.power.drivers import make_driver
 from clip.power.switchboard import Switchboard, on_machines
-from clip.registry import Registry
 from clip.service import dhcplog
 from clip.service.config import Config
-from clip.service.enrolment import keep_enrolling
 from clip.service.files import write_all
 from clip.service.ledger import Ledger
 from clip.service.tables import current_table
 from clip.service.web import Web
 from clip.table import Table
+from clip.tokens import Tokens
 from crds import keys
 from crds.cluster import Cluster
 from crds.image import Image
@@ -39,13 +38,12 @@ KINDS = (Node, Cluster, Image)
 class Clip:
     """``run`` serves until it is cancelled. One per cluster."""
 
-    def __init__(self, config: Config, kv: KV, registry: Registry | None = None) -> None:
+    def __init__(self, config: Config, kv: KV) -> None:
         self._config = config
-        self._registry = registry
         self._objects = [Informer(kv, keys.kind_prefix(kind)) for kind in KINDS]
         self._refusals = Informer(kv, keys.REFUSALS)
         self._ledger = Ledger(kv, utcnow)
-        self._web = Web(config, self._ledger.hear)
+        self._web = Web(config, self._ledger.hear, Tokens(config.tokens))
         self._changed = asyncio.Event()
         self._switchboard = Switchboard(kv, partial(make_driver, credentials=config.power), utcnow, on_machines)
         builder = Builder(state=config.images.parent)
@@ -65,8 +63,6 @@ class Clip:
                 group.create_task(dhcplog.follow(self._config.dnsmasq_log, self._ledger.hear))
                 group.create_task(self._keep_files())
                 group.create_task(self._switchboard.run())
-                if self._registry is not None:
-                    group.create_task(keep_enrolling(self._registry, self._config.nodes, lambda: self._web.table))
                 group.create_task(self._images.run())
         finally:
             await runner.cleanup()

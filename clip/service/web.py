@@ -2,11 +2,14 @@
 
     /boot?mac=…                    an iPXE script: boot this, or wait
     /images/<boot layer>/<file>    kernel or initramfs
+    /invitation?mac=…              the words of its kernel line by which it gets its certificate, with another token
     /event?mac=…&stage=root        how far a machine came, or what its problem is
 
-Answers come from memory, so machines boot also while etcd is away. Nothing secret is served: who asks may be anybody.
+Answers come from memory, so machines boot also while etcd is away. Who asks may be anybody, and nothing secret is served but a
+machine's token, which is for this boot only and given to nobody but whoever asks from that machine's address.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -18,6 +21,7 @@ from clip.render.checks import RenderError, mac
 from clip.service.config import Config
 from clip.service.sighting import Message
 from clip.table import Row, Table
+from clip.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +32,19 @@ _TOLD_STAGES = ("root",)
 class Web:
     """The handlers. ``table`` is set whenever the cluster changes; until it is known first, machines are told to wait."""
 
-    def __init__(self, config: Config, hear: Callable[[Message], None]) -> None:
+    def __init__(self, config: Config, hear: Callable[[Message], None], tokens: Tokens) -> None:
         self.table: Table | None = None
         self._by_mac: dict[str, Row] = {}
         self._problems: dict[str, tuple[str, str]] = {}
         self._config = config
         self._hear = hear
+        self._tokens = tokens
 
     def application(self) -> web.Application:
         """For a runner."""
         application = web.Application()
         application.router.add_get("/boot", self.boot)
+        application.router.add_get("/invitation", self.invitation)
         application.router.add_get("/event", self.event)
         application.router.add_get("/images/{layer}/{file}", self.image)
         return application
@@ -64,14 +70,35 @@ class Web:
             facts={name: request.query[name] for name in _FACTS if name in request.query},
         )
         self._hear(told)
-        return web.Response(text=self._script(asked, row))
+        return web.Response(text=self._script(asked, row, await self._token(row, request.remote) if row else ""))
 
-    def _script(self, asked: str, row: Row | None) -> str:
+    async def invitation(self, request: web.Request) -> web.Response:
+        """For a machine whose token was used up or has ended before it had a certificate."""
+        row = self._by_mac.get(_mac_of(request))
+        token = await self._token(row, request.remote) if row else ""
+        if not token:
+            raise web.HTTPForbidden(text=f"{request.remote} is not the address of that machine\n")
+        return web.Response(text=ipxe.invitation(self._config.boot_settings, token) + "\n")
+
+    async def _token(self, row: Row, caller: str | None) -> str:
+        """Empty when it gets none, or none can be had now: it boots all the same, and asks again later."""
+        if not self._config.join:
+            return ""
+        if caller != row.address and not self._config.proxy:  # beside another DHCP server its address is its own only later
+            log.warning("%s asks what %s boots, which is %s at %s: it gets no token", caller, row.mac, row.name, row.address)
+            return ""
+        try:
+            return await asyncio.to_thread(self._tokens.for_boot, row.mac, row.name)
+        except (OSError, ValueError) as error:
+            log.error("node %s (%s): boots without a token: %s", row.name, row.mac, error)
+            return ""
+
+    def _script(self, asked: str, row: Row | None, token: str) -> str:
         settings = self._config.boot_settings
         if self.table is None:
             return ipxe.stuck_script(settings, "unknown", "the head does not know the cluster yet")
         if row is not None:
-            return ipxe.boot_script(settings, self.table, row)
+            return ipxe.boot_script(settings, self.table, row, token)
         if asked in self._problems:
             return ipxe.stuck_script(settings, *self._problems[asked])
         if asked in self.table.refused:

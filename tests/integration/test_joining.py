@@ -4,22 +4,30 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestServer
 
 from clip.authority import Authority
 from clip.join.office import Cluster, Office
 from clip.join.web import serve, server_context
 from clip.registry import Registry
+from clip.service.config import Config
+from clip.service.web import Web
+from clip.table import Revision, Row, Table
 from clip.tokens import Tokens
 from crds import keys
+from crds.cluster import NetworkSpec
 from crds.join import JoinRecord, JoinState
 from crds.meta import Metadata
 from crds.node import Node, NodeSpec
 from crds.organisations import CLIP
+from nodeagent import admission
 from nodeagent.credentials import Credentials, Files, prepare
+from nodeagent.errors import AgentError
 from nodeagent.joining import Head, Invitation, NotAdmitted, ask, facts_of_machine, fetch_authority, join, put
 from nodeagent.renewal import due, keep_certificate
 from store.kv import Put
@@ -199,3 +207,62 @@ async def test_nonsense_is_answered_in_one_line(site: Site, body: dict[str, Any]
 async def test_a_request_that_is_none_is_refused(site: Site) -> None:
     status, said = await site.post("/join", {"mac": MAC, "csr": "nonsense", "token": "x"})
     assert status == 403 and "cannot be read" in said["reason"]
+
+
+class BootService:
+    """mx-clip's web for a machine on loopback; its answers are what the machine's kernel line says."""
+
+    def __init__(self, site: Site) -> None:
+        self.told: list[str | None] = []
+        config = Config("127.0.0.1", "lo", "", site.directory, site.directory, site.directory, tokens=site.directory / "tokens")
+        config = replace(config, join=site.head.address, fingerprint=site.head.fingerprint)
+        self.web = Web(config, lambda message: self.told.append(message.problem), site.tokens)
+        self.web.use(Table(NetworkSpec(), (Row("n1", MAC, "127.0.0.1", Revision("d", ("a",), "boot-c")),)), {})
+        self.server = TestServer(self.web.application())
+
+    def line(self, site: Site, token: str) -> str:
+        here = f"mx.mac={MAC} mx.server=127.0.0.1 mx.http={self.server.port}"
+        return f"ip=10.0.0.1 {here} mx.join={site.head.address} mx.ca={site.head.fingerprint} mx.token={token} quiet"
+
+
+async def test_a_booted_machine_gets_over_a_token_that_does_not_do(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was used up, say: the boot service gives another one, and people are told what it was until it is over."""
+    monkeypatch.setattr(admission, "REFUSED_PAUSE", 0.01)
+    await site.declare("n1", MAC)
+    service = BootService(site)
+    async with service.server:
+        used = site.tokens.for_boot(MAC, "n1")
+        site.tokens.use(used, MAC, "thief")
+        await site.request("n1")
+        booted = admission.read_line(service.line(site, used))
+        assert booted is not None
+        async with asyncio.timeout(60):
+            assert await admission.until_admitted(site.directory / "n1", booted) == site.head.address
+    Credentials(Files.of_node(site.directory / "n1")).server()
+    assert "another key" in (service.told[0] or "") and service.told[-1] == ""
+
+
+async def test_a_machine_without_a_token_has_no_certificate(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It claims a known MAC, and asks from another address than that machine's."""
+    monkeypatch.setattr(admission, "REFUSED_PAUSE", 0.01)
+    await site.declare("n1", MAC)
+    service = BootService(site)
+    service.web.use(Table(NetworkSpec(), (Row("n1", MAC, "127.0.0.9", Revision("d", ("a",), "boot-c")),)), {})
+    async with service.server:
+        await site.request("n1")
+        booted = admission.read_line(service.line(site, ""))
+        assert booted is not None
+        trying = asyncio.create_task(admission.until_admitted(site.directory / "n1", booted))
+        async with asyncio.timeout(60):
+            while not service.told:  # noqa: ASYNC110 - a list
+                await asyncio.sleep(0.01)
+        trying.cancel()
+        await asyncio.wait({trying})
+    assert "gave no token" in (service.told[0] or "")
+    assert not (site.directory / "n1/node.crt").exists() and site.rights.admitted == set()
+
+
+def test_a_kernel_line_of_nobody_invites_nobody() -> None:
+    assert admission.read_line("root=/dev/sda1 quiet") is None
+    with pytest.raises(AgentError, match="boot the machine again"):
+        admission.read_line("mx.server=10.0.0.1")

@@ -39,6 +39,14 @@ def test_nobody_gets_anything_for_a_known_mac_alone() -> None:
         assert decide(question(alive=alive, record=record("another", node="n1", approved="n1"))) == Refuse(NO_TOKEN)
 
 
+def test_a_booted_machine_asks_from_its_own_address() -> None:
+    at_home = question(token=token("n1"), home="10.77.0.11", address="10.77.0.11")
+    assert decide(at_home) == Sign("n1", Proof.BOOTED)
+    elsewhere = decide(replace(at_home, address="10.77.0.12"))
+    assert isinstance(elsewhere, Refuse) and "n1 boots as 10.77.0.11, but 10.77.0.12 asks" in elsewhere.reason
+    assert decide(replace(at_home, address="10.77.0.12", token=token("n1", Proof.GIVEN))) == Sign("n1", Proof.GIVEN)
+
+
 def test_nobody_takes_the_place_of_a_living_node() -> None:
     living = question(token=token("n1"), alive=frozenset({"n1"}))
     assert isinstance(decide(living), Wait)

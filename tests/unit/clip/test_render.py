@@ -1,5 +1,7 @@
 """The text for dnsmasq, iPXE and the NFS servers."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +92,13 @@ def test_the_kernel_is_told_who_it_is_and_where_its_root_is() -> None:
         "mx.etcd=10.77.0.1:2379 mx.layers=agent-a:base-b mx.image=d1 console=ttyS0 || goto again"
     )
     assert script.startswith("#!ipxe\n")
+
+
+def test_a_machine_is_invited_by_its_kernel_line() -> None:
+    inviting = replace(BOOT, join="10.77.0.1:8443", fingerprint="ab" * 32)
+    assert "mx.token" not in ipxe.boot_script(inviting, TABLE, ROW)
+    script = ipxe.boot_script(inviting, TABLE, ROW, "c0ffee")
+    assert f" mx.image=d1 mx.join=10.77.0.1:8443 mx.ca={'ab' * 32} mx.token=c0ffee console=ttyS0 || goto again" in script
 
 
 @pytest.mark.parametrize("argument", ["a;b", "a\nboot", "${net0/mac}", "a||b", "a#b", '"'])

@@ -14,6 +14,7 @@ from clip.service.ledger import Ledger
 from clip.service.sighting import Message
 from clip.service.web import Web
 from clip.table import Revision, Row, Table
+from clip.tokens import Tokens
 from crds import keys
 from crds.cluster import NetworkSpec
 from crds.machine import Machine
@@ -27,7 +28,10 @@ TABLE = Table(NetworkSpec(), (ROW,))
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return Config("10.77.0.1", "br0", "10.77.0.1:2379", tmp_path / "clip", tmp_path / "images", tmp_path / "shared")
+    directories = (tmp_path / "clip", tmp_path / "images", tmp_path / "shared")
+    return Config(
+        "10.77.0.1", "br0", "10.77.0.1:2379", *directories, join="10.77.0.1:8443", fingerprint="ab" * 32, tokens=tmp_path / "t"
+    )
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def heard() -> list[Message]:
 
 @pytest.fixture
 async def client(config: Config, heard: list[Message]) -> AsyncIterator[TestClient]:  # type: ignore[type-arg]
-    web = Web(config, heard.append)
+    web = Web(config, heard.append, Tokens(config.tokens))
     web.use(TABLE, {"52:54:00:77:00:05": ("n5", "it has no address")})
     async with TestClient(TestServer(web.application())) as client:
         yield client
@@ -47,6 +51,35 @@ async def test_a_declared_machine_is_told_to_boot(client: TestClient, heard: lis
     text = await (await client.get(f"/boot?mac={MAC}&ip=10.77.0.11&vendor=MX&else=x")).text()
     assert "\nkernel http://10.77.0.1:8080/images/boot-c/vmlinuz" in text
     assert heard == [Message(MAC, "ipxe", "10.77.0.11", "n1", "d1", "", {"vendor": "MX"})]
+
+
+async def test_a_token_is_given_to_nobody_but_the_machine_itself(client: TestClient, config: Config) -> None:  # type: ignore[type-arg]
+    """Who asks from another address knows a MAC, and gets a root at most."""
+    text = await (await client.get(f"/boot?mac={MAC}")).text()
+    assert "mx.image=d1" in text and "mx.token" not in text
+    assert (await client.get(f"/invitation?mac={MAC}")).status == 403
+    assert not config.tokens.exists()
+
+
+async def test_each_answer_to_a_machine_has_a_token_of_its_own(config: Config) -> None:
+    web = Web(config, lambda _: None, Tokens(config.tokens))
+    web.use(Table(NetworkSpec(), (Row("n1", MAC, "127.0.0.1", ROW.revision),)), {})
+    async with TestClient(TestServer(web.application())) as client:
+        texts = [await (await client.get(f"/{path}?mac={MAC}")).text() for path in ("boot", "boot", "invitation")]
+        assert (await client.get(f"/invitation?mac={OTHER}")).status == 403
+    words = [dict(word.split("=", 1) for word in text.split() if word.startswith("mx.")) for text in texts]
+    assert {(each["mx.join"], each["mx.ca"]) for each in words} == {("10.77.0.1:8443", "ab" * 32)}
+    assert len({each["mx.token"] for each in words}) == 3
+    assert Tokens(config.tokens).use(words[1]["mx.token"], MAC, "key").node == "n1"
+
+
+async def test_a_full_disk_keeps_no_machine_from_booting(config: Config) -> None:
+    config.tokens.write_text("in the place of the directory")
+    web = Web(config, lambda _: None, Tokens(config.tokens))
+    web.use(Table(NetworkSpec(), (Row("n1", MAC, "127.0.0.1", ROW.revision),)), {})
+    async with TestClient(TestServer(web.application())) as client:
+        text = await (await client.get(f"/boot?mac={MAC}")).text()
+    assert "mx.image=d1" in text and "mx.token" not in text
 
 
 async def test_an_unknown_machine_is_held(client: TestClient, heard: list[Message]) -> None:  # type: ignore[type-arg]
@@ -85,7 +118,7 @@ async def test_what_is_asked_for_is_answered_or_refused(client: TestClient, conf
 
 
 async def test_before_the_cluster_is_known_machines_wait(config: Config, heard: list[Message]) -> None:
-    async with TestClient(TestServer(Web(config, heard.append).application())) as client:
+    async with TestClient(TestServer(Web(config, heard.append, Tokens(config.tokens)).application())) as client:
         text = await (await client.get(f"/boot?mac={MAC}")).text()
     assert "the head does not know the cluster yet" in text
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clip.tokens import BOOT_SECONDS, TokenRefused, Tokens
+from clip.tokens import BOOT_SECONDS, MOST, TokenRefused, Tokens
 from crds.join import Proof
 
 MAC, OTHER = "52:54:00:77:00:01", "52:54:00:77:00:02"
@@ -54,6 +54,12 @@ def test_of_many_boot_answers_one_counts(book: Book) -> None:
         with pytest.raises(TokenRefused, match="not known"):
             book.use(text, MAC, "key")
     assert book.use(others, OTHER, "key").node == "n2"
+
+
+def test_who_asks_again_and_again_fills_no_disk(book: Book, tmp_path: Path) -> None:
+    texts = [book.for_boot(MAC, "n1") for _ in range(3 * MOST)]
+    assert len(list((tmp_path / "tokens").iterdir())) == MOST
+    assert book.use(texts[-1], MAC, "key").node == "n1"
 
 
 def test_a_token_ends(book: Book) -> None:
