@@ -26,6 +26,7 @@ VERBS = {
     "drain": ("mxctl.drain:drain", "Move all jobs away from a node"),
     "rollout": ("mxctl.rollout:rollout", "Bring nodes to what they should run, without killing a job"),
     "power": ("mxctl.power:power", "Switch machines on and off"),
+    "head": ("mxctl.head:head", "Make this machine the head of a cluster"),
     "token": ("mxctl.token:token", "Invite a machine that runs Linux already"),
     "join": ("mxctl.join:join_", "Make this machine a node of a cluster"),
     "leave": ("mxctl.join:leave", "Take this machine out of its cluster"),

@@ -77,7 +77,34 @@ def head_place(context: "Context") -> "HeadPlace | None":
     """Where the context's head is, as far as it can be looked at from here."""
     if context.netns is not None and context.name.startswith(LAB):
         return _lab_head(context.name.removeprefix(LAB))
-    return None
+    return _this_machine(context) if context.netns is None else None
+
+
+def _this_machine(context: "Context") -> "HeadPlace | None":
+    """When it is the context's head."""
+    from clip.doctor.inspect import HeadPlace
+    from clip.errors import ClipError
+    from clip.setup import config as configs
+    from clip.setup.units import AUTHORITY, ETCD_DATA, TLS
+
+    try:
+        config = configs.load()
+    except ClipError as error:
+        raise Failure(str(error)) from error
+    if config is None or config.endpoint not in context.endpoints:
+        return None
+    return HeadPlace(
+        where=f"the head, {config.address}",
+        server=config.address,
+        services=frozenset({"etcd", "reconciler", "clip", "join", "dnsmasq", "nfs"}),
+        state=Path(config.state),
+        images=Path(config.images),
+        shared=Path(config.shared),
+        etcd_data=Path(ETCD_DATA),
+        http_port=config.http_port,
+        join_port=config.join_port,
+        certificates=[*sorted(Path(TLS).glob("*.crt")), Path(AUTHORITY, "ca.crt")],
+    )
 
 
 def _lab_head(name: str) -> "HeadPlace | None":
