@@ -15,6 +15,8 @@ from tests.integration.machine.base import Base
 
 HEALING = 150.0
 """Seconds after the last fault in which everything must have come to rest."""
+SETTLING = 60.0
+"""Seconds before the first look: what is to end by itself, or is looked at now and then only, has its time."""
 LOOK = 10.0
 """Seconds between two looks whether it has."""
 LOOKS = 4  # one more than there are jobs
@@ -94,6 +96,7 @@ class Judged(Base):
     def _converge(self) -> None:
         """Looks until everything is as it has to be, for as long as that may take."""
         end = self.loop.time() + HEALING
+        self.do(asyncio.sleep(SETTLING))
         while True:
             self.do(asyncio.sleep(LOOK))
             self.one_copy()
@@ -119,6 +122,7 @@ class Judged(Base):
         for shim in world.shims.values():
             assert shim.copy.uid in found, f"{shim.copy} is left on {shim.node}"
             assert not (shim.job and (shim.job.stopped or shim.fenced)), f"{shim.copy} stands frozen on {shim.node}"
+            assert not (shim.runs and shim.job and shim.job.steps[0][0] == "sleep"), f"{shim.copy} is yet to end"
             assert not shim.severed, f"what served the memory of {shim.copy} is left on {shim.node}"
         for machine in self.cluster.machines.values():
             assert not machine.images, f"images are left: {machine.images}"
