@@ -21,6 +21,7 @@ FAMILIES: tuple[Callable[[Scene], Iterator[Obstacle]], ...] = (
     files.unmounted,
     sockets.unix,
     sockets.unknown,
+    sockets.inet,
     locked.locked,
     programs.traced,
     programs.elsewhere,
@@ -69,11 +70,13 @@ class Preflight:
     def read(self, pids: Iterable[int], shim: int) -> Scene:
         """The picture."""
         found = tuple(process for pid in pids if (process := read_process(pid, self._proc)) is not None)
+        home = read_namespaces(shim, self._proc)
         return Scene(
             found,
             self._sockets(found),
+            own_network=home.get("net") != read_namespaces("self", self._proc).get("net"),
             image_time=self._image.stat().st_ctime if self._image.exists() else None,
-            home=read_namespaces(shim, self._proc),
+            home=home,
             one_user=self._one_user,
             shared=self._shared,
             locks=tuple(locks.held((process.pid for process in found), self._proc)) if locks.any_held(self._proc) else (),

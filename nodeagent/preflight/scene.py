@@ -113,6 +113,8 @@ class Scene:
     processes: tuple[Process, ...]
     sockets: dict[int, Socket] = field(default_factory=dict)
     """Of the job's network namespace, by inode; only read when the job has sockets."""
+    own_network: bool = False
+    """The job's network is not its node's, and goes with it."""
     image_time: float | None = None
     """Files outside of what is shared that did not change since then are the image's, the same on all nodes. None: unknown."""
     home: dict[str, str] = field(default_factory=dict)

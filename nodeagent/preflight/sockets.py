@@ -11,7 +11,10 @@ TCP = "ExternalConnection"
 ADDRESS = "NodeAddress"
 UNKNOWN = "UnsupportedSocket"
 
-ESTABLISHED, LISTENING = "01", "0A"
+CLOSED, HALF_CLOSED, LISTENING = "07", "08", "0A"
+"""As the tables have it."""
+INET = frozenset({"tcp", "udp", "udplite"})
+OWN = "give the job a network of its own (network: {mode: own})"
 ANYWHERE = ("0.0.0.0:", "[::]:", "127.", "[::1]:")
 KNOWN = frozenset({"unix", "tcp", "udp", "udplite", "raw", "netlink", "packet"})
 
@@ -27,6 +30,48 @@ def unix(scene: Scene) -> Iterator[Obstacle]:
                 message=f"{process} is connected by a unix socket ({where}) to a process that is not part of the job: "
                 "let it close the connection, or run both in one job",
             )
+
+
+def inet(scene: Scene) -> Iterator[Obstacle]:
+    """Of the node's network: TCP to somebody who is not part of the job, of whom criu would restore one end only, or fail; and
+    addresses that no other node has. A network of its own goes along with the job."""
+    if scene.own_network:
+        return
+    for process, each, found in _held(scene):
+        if found is None or found.family not in INET or process.namespaces.get("net") != scene.home.get("net"):
+            continue
+        if found.family == "tcp" and _is_outside(scene, found):
+            yield Obstacle(
+                reason=TCP,
+                message=f"{process} is connected to {found.remote}, which is not part of the job, by its node's network: "
+                f"let it close the connection, or {OWN}",
+            )
+        elif found.local and not found.local.startswith(ANYWHERE):
+            yield Obstacle(
+                reason=ADDRESS,
+                message=f"{process} uses {found.local} (descriptor {each.number}), an address that other nodes do not have: "
+                f"let it use 0.0.0.0 or 127.0.0.1, or {OWN}",
+            )
+
+
+def _is_outside(scene: Scene, found: Socket) -> bool:
+    """Whether the other end of a connection is none of the job's. One that was closed there is no end any more."""
+    local = found.local.startswith(ANYWHERE)
+    if found.state in ("", CLOSED, LISTENING) or (found.state == HALF_CLOSED and local):
+        return False
+    others = [each for each in scene.sockets.values() if each.family == "tcp"]
+    if any((each.local, each.remote) == (found.remote, found.local) for each in others):
+        return False
+    waits = _host(found.local) == _host(found.remote)  # perhaps for the job itself to accept it
+    return not (waits and any(each.state == LISTENING and _port(each.local) == _port(found.remote) for each in others))
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
 
 
 def unknown(scene: Scene) -> Iterator[Obstacle]:

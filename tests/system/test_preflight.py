@@ -3,7 +3,8 @@
 Each case is a piece of Python that a job begins with before it counts. The harmless ones are many in one job.
 """
 
-from collections.abc import Awaitable, Callable
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,41 @@ async def test_what_something_keeps_does_not_move(road: Road, node: TestNode, ki
     sandbox = await witness.start(road.engine)
     await witness.goes_on()
     assert {each.reason for each in await sandbox.obstacles(thorough=True)} == {reason}
+    with pytest.raises(EngineFailed):
+        await road.move(sandbox)
+    await sandbox.resume()
+    await witness.goes_on()
+
+
+LISTENER = "import socket, time\ns = socket.create_server(('10.99.0.1', 7777))\nprint(1, flush=True)\ntime.sleep(1000)"
+OF_THE_NODE = {
+    "connection": ("ExternalConnection", "import socket\nc = socket.create_connection(('10.99.0.1', 7777))"),
+    "listener": ("NodeAddress", "import socket\ns = socket.create_server(('10.99.0.1', 7778))"),
+    "datagrams": ("NodeAddress", "import socket\ns = socket.socket(2, 2); s.bind(('10.99.0.1', 7779))"),
+}
+
+
+@pytest.fixture
+def address(node: TestNode) -> Iterator[None]:
+    """One that only the first node has; somebody listens there."""
+    node.run("ip", "address", "add", "10.99.0.1/32", "dev", "lo")
+    command = node.command("python3", "-c", LISTENER)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as outside:
+        try:
+            assert outside.stdout is not None and outside.stdout.readline() == b"1\n"
+            yield
+        finally:
+            node.run("pkill", "-f", "create_server[(]..10.99.0.1., 7777")
+            node.run("ip", "address", "del", "10.99.0.1/32", "dev", "lo")
+
+
+@pytest.mark.parametrize("kind", OF_THE_NODE)
+async def test_what_belongs_to_the_nodes_network_does_not_move(road: Road, node: TestNode, kind: str, address: None) -> None:
+    reason, begin = OF_THE_NODE[kind]
+    witness = Witness(node, copy(f"net-{kind}"), "python3", "-c", begin + "\n" + COUNT)
+    sandbox = await witness.start(road.engine)
+    await witness.goes_on()
+    assert [each.reason for each in await sandbox.obstacles(thorough=True)] == [reason]
     with pytest.raises(EngineFailed):
         await road.move(sandbox)
     await sandbox.resume()

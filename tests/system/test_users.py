@@ -13,7 +13,7 @@ from nodeagent.errors import EngineFailed, StartFailed
 from nodeagent.jobdir import LOG, job_directory
 from tests.engine_contract import ENV, copy
 from tests.system.road import Road
-from tests.system.testnode import RemoteEngine, TestNode
+from tests.system.testnode import RemoteEngine, RemoteSandbox, TestNode
 from tests.system.witness import COUNTER, Witness, eventually
 
 USER = RunAs(uid=1234, gid=5678, groups=[4711, 4712])
@@ -109,6 +109,18 @@ async def test_everything_is_kept_over_moves(road: Road, node: TestNode, place: 
         assert (path.stat().st_uid, path.stat().st_gid) == (1234, 5678), path
     assert (place / "made").stat().st_mode & 0o777 == 0o640
     assert witness.log.parent.stat().st_uid == 0, "nobody else may put another file in the place of the log"
+
+
+async def test_everything_is_kept_when_memory_follows(road: Road, node: TestNode, place: Path) -> None:
+    """criu dumps as the user there, too, and hands out the pages as the user."""
+    witness, sandbox = await begin(road, node, "userlazy", spec("python3", "-c", TREE))
+    await eventually(lambda: len(facts(road.ends[0][0], "itertools")) == 2)
+    before = facts(road.ends[0][0], "itertools")
+    for _ in range(2):
+        assert isinstance(sandbox, RemoteSandbox)
+        sandbox = await road.move_lazily(sandbox)
+        await witness.goes_on(20)
+        assert facts(road.ends[road.at][0], "itertools") == before
 
 
 async def test_cancelled_dump_leaves_a_users_job_whole(road: Road, node: TestNode, place: Path) -> None:

@@ -113,6 +113,35 @@ def test_socket_that_was_closed_while_we_looked() -> None:
     assert reasons(process(SOCKET)) == []
 
 
+HERE, THERE = "10.0.0.1:5000", "10.0.0.9:80"
+
+
+@pytest.mark.parametrize(
+    ("sockets", "expected"),
+    [
+        ([Socket("tcp", "01", HERE, THERE)], ["ExternalConnection"]),
+        ([Socket("tcp", "08", HERE, THERE)], ["ExternalConnection"]),
+        ([Socket("tcp", "01", "127.0.0.1:5000", "127.0.0.1:80")], ["ExternalConnection"]),
+        ([Socket("tcp", "08", "127.0.0.1:5000", "127.0.0.1:80")], []),
+        ([Socket("tcp", "01", "127.0.0.1:5000", "127.0.0.1:80"), Socket("tcp", "01", "127.0.0.1:80", "127.0.0.1:5000")], []),
+        ([Socket("tcp", "01", "127.0.0.1:5000", "127.0.0.1:80"), Socket("tcp", "0A", "0.0.0.0:80", "0.0.0.0:0")], []),
+        ([Socket("tcp", "01", "[::1]:5000", "[::1]:80"), Socket("tcp", "0A", "[::]:80", "[::]:0")], []),
+        ([Socket("tcp", "0A", "0.0.0.0:80", "0.0.0.0:0"), Socket("udp", "07", "[::]:53", "[::]:0")], []),
+        ([Socket("tcp", "0A", HERE, "0.0.0.0:0")], ["NodeAddress"]),
+        ([Socket("udp", "01", HERE, THERE)], ["NodeAddress"]),
+        ([Socket("tcp", "01", HERE, "10.0.0.1:80"), Socket("tcp", "01", "10.0.0.1:80", HERE)], ["NodeAddress", "NodeAddress"]),
+        ([Socket("tcp")], []),
+    ],
+)
+def test_connections_and_addresses_of_the_node(sockets: list[Socket], expected: list[str]) -> None:
+    numbered = dict(enumerate(sockets, 10))
+    holder = process(*(Descriptor(n, f"socket:[{n}]", stat.S_IFSOCK) for n in numbered))
+    assert reasons(holder, sockets=numbered) == expected
+    assert judge(Scene((holder,), numbered, own_network=True, home=HOME)) == [], "its own network goes along"
+    elsewhere = replace(holder, namespaces={**HOME, "net": "net:[9]"})
+    assert reasons(elsewhere, sockets=numbered) == [], "criu makes that network again"
+
+
 def test_traced() -> None:
     assert reasons(process(tracer=4)) == ["Traced"]
 
