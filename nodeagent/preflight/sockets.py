@@ -59,7 +59,7 @@ def _is_outside(scene: Scene, found: Socket) -> bool:
     local = found.local.startswith(ANYWHERE)
     if found.state in ("", CLOSED, LISTENING) or (found.state == HALF_CLOSED and local):
         return False
-    others = [each for each in scene.sockets.values() if each.family == "tcp"]
+    others = [other for _, _, other in _held(scene) if other is not None and other.family == "tcp"]
     if any((each.local, each.remote) == (found.remote, found.local) for each in others):
         return False
     waits = _host(found.local) == _host(found.remote)  # perhaps for the job itself to accept it

@@ -142,6 +142,11 @@ def test_connections_and_addresses_of_the_node(sockets: list[Socket], expected: 
     assert reasons(elsewhere, sockets=numbered) == [], "criu makes that network again"
 
 
+def test_a_connection_to_another_job_of_the_node_is_outside() -> None:
+    both = {10: Socket("tcp", "01", "127.0.0.1:5000", "127.0.0.1:80"), 11: Socket("tcp", "01", "127.0.0.1:80", "127.0.0.1:5000")}
+    assert reasons(process(Descriptor(10, "socket:[10]", stat.S_IFSOCK)), sockets=both) == ["ExternalConnection"]
+
+
 def test_traced() -> None:
     assert reasons(process(tracer=4)) == ["Traced"]
 
