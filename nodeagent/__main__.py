@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import signal
 import sys
@@ -113,6 +114,8 @@ def keep_small() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_ARENA_MAX, 2)
     libc.mallopt(_MMAP_THRESHOLD, 256 << 10)
+    gc.collect()
+    libc.malloc_trim(0)  # imports left holes
 
 
 _ARENA_MAX, _MMAP_THRESHOLD = -8, -3

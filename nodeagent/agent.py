@@ -45,7 +45,7 @@ from nodeagent.tcp import TcpExchange
 from nodeagent.telling import LoadSource, tell_load
 from nodeagent.worker import Worker
 from store.errors import StoreError
-from store.informer import Informer
+from store.informer import SELDOM, Informer
 from store.kv import KV, KeyValue
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Agent:
         self._ready = asyncio.Event()
         self._reload = asyncio.Event()
         self._informer = Informer(kv, keys.placement_prefix(config.node), clock=self._clock.monotonic)
-        self._reports = Informer(kv, f"{keys.node_prefix(config.node)}jobs/")
+        self._reports = Informer(kv, f"{keys.node_prefix(config.node)}jobs/", probe=SELDOM)
         self._heartbeat = Heartbeat(kv, config.node, self._alive, ttl=config.timing.lease, clock=self._clock.boottime)
         self._heartbeat.begun = self._reload.set
         self._fence = Fence(config.run, engine, ttl=config.timing.lease, clock=self._clock.boottime)
@@ -137,7 +137,7 @@ class Agent:
                 group.create_task(self._look_at_usage(), name="usage")
                 group.create_task(self._look_for_obstacles(), name="obstacles")
                 if self._config.tls is not None:
-                    revoked = Informer(self._kv, keys.REVOKED)
+                    revoked = Informer(self._kv, keys.REVOKED, probe=SELDOM)
                     parts.exchange.is_revoked = lambda serial: keys.revoked(serial) in revoked.items
                     group.create_task(revoked.run(), name="revoked certificates")
                     if self._config.head:

@@ -39,8 +39,12 @@ class Capacity:
 
 
 def read_int(path: Path) -> int:
-    """The number in a file of one line."""
-    return int(path.read_text())
+    """The number in a file of one line. Read ten times a second for each job: without the layers of a text file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(descriptor, 64))
+    finally:
+        os.close(descriptor)
 
 
 def read_table(path: Path) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from crds import keys
 from crds.network import HostEntry
-from store.informer import Informer
+from store.informer import SELDOM, Informer
 from store.kv import KV, KeyValue
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class HostsBroken(ValueError):  # noqa: N818 - named after the state of the file
 
 async def keep_hosts(kv: KV, file: Path) -> None:
     """Until cancelled. What cannot be written is said once and tried again."""
-    informer, changed = Informer(kv, keys.HOSTS), asyncio.Event()
+    informer, changed = Informer(kv, keys.HOSTS, probe=SELDOM), asyncio.Event()
     informer.subscribe(lambda *_: changed.set())
     async with asyncio.TaskGroup() as group:
         group.create_task(informer.run(), name="names of jobs")

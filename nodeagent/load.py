@@ -113,6 +113,8 @@ class Watched:
 
 
 _EARLY = SAMPLE_SECONDS / 4  # timers are not exact
+_TOGETHER = REST_SECONDS / 2
+"""When one job that rests is due, all that are due so soon are looked at as well: the agent wakes once for all of them."""
 
 
 class LoadSampler:
@@ -135,9 +137,11 @@ class LoadSampler:
     async def sample(self, watched: Iterable[Watched]) -> None:
         """One look at each job that is due; those not named any more are forgotten. One that ended meanwhile is passed over."""
         fresh: dict[Copy, JobEstimate] = {}
+        now = self._clock()
+        round_of_rest = any(estimate.rests and estimate.due(now) <= _EARLY for estimate in self._estimates.values())
         for job in watched:
             old = self._estimates.get(job.copy, JobEstimate())
-            if not job.frozen and old.due(self._clock()) > _EARLY:
+            if not job.frozen and old.due(self._clock()) > (_TOGETHER if old.rests and round_of_rest else _EARLY):
                 fresh[job.copy] = old
                 continue
             try:

@@ -191,6 +191,26 @@ def test_a_job_that_wakes_counts_from_the_look_before_the_one_that_shows_it() ->
     assert seen_late == pytest.approx(always_seen, abs=0.02)
 
 
+async def test_jobs_at_rest_are_looked_at_together(fake_cgroups: Cgroups) -> None:
+    engine, now, times = FakeEngine(World(), "n1"), [0.0], set()
+    sampler = LoadSampler(fake_cgroups, clock=lambda: now[0])
+    jobs = [await started(engine, copy(name), *LONG) for name in ("first", "second")]
+
+    async def at_rest() -> Usage:
+        times.add(now[0])
+        return usage(0)
+
+    for sandbox in jobs:
+        sandbox.usage = at_rest  # type: ignore[method-assign]
+    for look in range(200):
+        watched = [Watched(sandbox.copy, sandbox, 1.0) for sandbox in jobs[: 1 if look < 3 else 2]]  # the second comes later
+        await sampler.sample(watched)
+        now[0] += 0.1
+    assert len([when for when in times if when > 5]) <= 17, "once a second for both"
+    for sandbox in jobs:
+        await sandbox.kill()
+
+
 async def test_a_job_at_rest_is_looked_at_once_a_second(fake_cgroups: Cgroups) -> None:
     engine, now = FakeEngine(World(), "n1"), [0.0]
     sampler = LoadSampler(fake_cgroups, clock=lambda: now[0])
