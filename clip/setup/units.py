@@ -135,8 +135,17 @@ def _join(config: HeadConfig, paths: Sequence[str], python: str) -> Unit:
 
 def _clip(config: HeadConfig, paths: Sequence[str], python: str) -> Unit:
     told = [
-        *("--endpoints", config.endpoint, "--tls", TLS, "--authority", AUTHORITY),
-        *("--server", config.address, "--interface", config.interface, "--http-port", str(config.http_port)),
+        *("--endpoints", config.endpoint, "--tls", TLS, "--join", f"{config.address}:{config.join_port}", "--tokens", TOKENS),
+        *(
+            "--cluster",
+            config.cluster,
+            "--server",
+            config.address,
+            "--interface",
+            config.interface,
+            "--http-port",
+            str(config.http_port),
+        ),
         *("--state", config.state, "--images", config.images, "--shared", config.shared),
         *(("--proxy",) if config.dhcp is Dhcp.PROXY else ()),
     ]

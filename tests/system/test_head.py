@@ -16,6 +16,7 @@ import pytest
 from clip import head as head_layer
 from clip import image
 from clip.cache import Shelf
+from crds import keys
 from lab import cluster, network, node
 from lab.model import HEAD, HEAD_ADDRESS, Boot, Lab, LabNode, Places, Power
 from tests.system.commands import PROJECT
@@ -161,6 +162,6 @@ def test_a_debian_machine_becomes_the_head(machine: Path) -> None:
 
 def refuse_strangers() -> None:
     """Whoever shows no certificate gets nothing of etcd; who shows the administrator's does."""
-    ask = "etcdctl --command-timeout=5s get --prefix /mx/objects/ --keys-only"
-    assert "rack" in there("sh", "-c", f"{ask}")
+    ask = f"etcdctl --command-timeout=5s get --prefix {keys.OBJECTS} --keys-only"
+    assert "rack" in there("sh", "-c", ask)
     assert "rack" not in there("sh", "-c", f"unset ETCDCTL_CERT ETCDCTL_KEY; {ask}", ok=False)

@@ -96,14 +96,17 @@ def command(unit: Unit) -> list[str]:
     return shlex.split(line.removeprefix("ExecStart=").replace("$$", "$"))
 
 
-def test_our_daemons_understand_what_they_are_told() -> None:
+def test_our_daemons_understand_what_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {unit.name: unit for unit in units(CONFIG, ["/opt/mx"], "/usr/bin/python3")}
     assert all(tuple(command(unit)) == unit.command for unit in found.values())
+    monkeypatch.setattr("clip.service.__main__.fingerprint_of", lambda pem: "f")
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda self: b"")
     served, endpoints, tls, _ = clip_parse(command(found["mx-clip"])[4:])
     assert (served.server, served.interface, endpoints) == ("10.0.0.1", "eth1", ["10.0.0.1:2379"])
-    assert tls is not None and not served.proxy and str(served.authority) == "/var/lib/mx/authority"
+    assert tls is not None and not served.proxy and served.join == "10.0.0.1:8443"
     joined = join_parser().parse_args(command(found["mx-join"])[4:])
     assert joined.address == "10.0.0.1" and joined.shared == "10.0.0.1:/shared"
+    assert joined.tokens == served.tokens
     assert f"--conf-file={served.dnsmasq}" in command(found["mx-dnsmasq"]) and str(served.ganesha) in command(found["mx-nfs"])
     assert f"--pid-file={served.dnsmasq_pid}" in command(found["mx-dnsmasq"])
 
