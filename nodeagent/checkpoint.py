@@ -21,6 +21,7 @@ from nodeagent.errors import AgentError, CheckpointFailed
 from nodeagent.jobdir import CHECKPOINTS, remove_tree
 from nodeagent.jobs import Placed
 from nodeagent.openfiles import write_lengths
+from nodeagent.shared import write_back
 from nodeagent.space import SLACK, make_fresh
 from nodeagent.stream import in_thread
 
@@ -93,6 +94,7 @@ async def _freeze(case: Case, sandbox: Sandbox, images: Path, left: float) -> tu
     try:
         await sandbox.dump(images, deadline=left)
         last_pid = await sandbox.last_pid()
+        await asyncio.to_thread(write_back, case.parts.config.shared)  # what is lost with this node would be missing then
         await asyncio.to_thread(write_lengths, images, case.parts.config.shared)
         await asyncio.to_thread(archive.pack_scratch, case.directory, images)
     finally:

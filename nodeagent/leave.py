@@ -23,6 +23,7 @@ from nodeagent.engine import PageWire, Sandbox
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.frames import Abort, End, FileSum, Hello, Ready, Refused, Running, images_size
 from nodeagent.precopy import send_rounds
+from nodeagent.shared import write_back
 from nodeagent.space import Promise, make_fresh, release, reserve
 
 log = logging.getLogger(__name__)
@@ -182,6 +183,8 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise:
         if ways.ahead:
             deadline.doing("its memory was sent ahead")
             await _send_ahead(case, sandbox, sender, sending, images / AHEAD, ways.ahead)
+        deadline.doing("what it wrote was sent to the shared file system")
+        await _write_back(case)  # while it runs, so that little is left for the freeze
         await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
         await asyncio.to_thread(release, images)
         frozen_at = case.parts.clock.monotonic()
@@ -197,6 +200,7 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise:
         dumped_at, before = case.parts.clock.monotonic(), sender.bytes
         last_pid = await sandbox.last_pid()
         await case.measure()
+        await _write_back(case)
         files = await sending
         _tell_times(case, frozen_at, dumped_at, before, sender.bytes)
     except (AgentError, asyncio.CancelledError) as error:
@@ -226,6 +230,14 @@ async def _send_ahead(
     await sender.compare()
     log.info("job %s: %d bytes went ahead in %.0f ms", case.key, sender.bytes, (case.parts.clock.monotonic() - began) * 1000)
     await case.parts.hooks.at("leave.ahead", sandbox.copy)
+
+
+async def _write_back(case: Case) -> None:
+    """Other nodes read what the job has written when it returns. Raises MoveFailed."""
+    try:
+        await asyncio.to_thread(write_back, case.parts.config.shared)
+    except OSError as error:
+        raise MoveFailed(f"{error.filename}: {error.strerror}") from error
 
 
 def _lost(case: Case, error: PeerLost) -> PeerLost:
