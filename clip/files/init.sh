@@ -140,7 +140,6 @@ write_files() {
 [{"name": "nodeagent", "command": ["mx-nodeagent", "--node", "$name", "--address", "$address", "--endpoints", "$etcd", "--tls", "/run/mx/tls", "--invited", "/proc/cmdline"]},
  {"name": "guard", "command": ["mx-guard"]}]
 JSON
-    hostname "$name"
 }
 
 mount_rest() {
@@ -165,6 +164,7 @@ read_command_line
 [ -n "$first" ] && exec "$first" # for measuring: as soon as there is anything at all
 load_drivers
 connect
+hostname "$name" # before any mount: it is how an NFS server tells its clients apart, and two of one name take each other's files away
 modprobe -a nfsv4 overlay
 mount_root
 tell "stage=root&cpus=$(nproc)"

@@ -106,3 +106,11 @@ def test_a_kernel_without_nfs_is_told() -> None:
 
 def test_an_empty_archive_ends_with_its_trailer() -> None:
     assert unpack(cpio.archive([])) == {}
+
+
+def test_a_machine_has_its_name_before_it_mounts() -> None:
+    """An NFS server knows its clients by their host's name: of two that are called alike each takes the other's state away."""
+    script = initramfs.INIT.read_text(encoding="utf-8")
+    body = script[script.rindex("\n}\n") :]
+    assert body.index('hostname "$name"') < body.index("\nmount_root")
+    assert "\nhostname" in body and body.index("mount_root") < body.index("mount_nfs")
