@@ -31,6 +31,8 @@ ENTRIES = {
     "mx-relay": ("nodeagent.relay", "-ISE", False),  # nor here: a job's memory waits for it
     "mx-stdio": ("nodeagent.stdio", "-ISE", False),  # nor here: it is frozen and sent with its job
 }
+BUNDLE = "nodeagent"
+"""What is imported from one file, as machines wait for it at every boot; see nodeagent/bundler.py."""
 _COMPILE_SECONDS = 60
 
 
@@ -41,8 +43,12 @@ def entry_script(module: str, flags: str, dependencies: bool) -> str:
         f"#!/usr/bin/python3 {flags}\n"
         "import runpy\nimport sys\n\n"
         f"sys.path[:0] = {paths!r}\n"
-        f'runpy.run_module({module!r}, run_name="__main__", alter_sys=True)\n'
+        + (_USE_BUNDLE if module == BUNDLE else "")
+        + f'runpy.run_module({module!r}, run_name="__main__", alter_sys=True)\n'
     )
+
+
+_USE_BUNDLE = f'from nodeagent.bundle import use\n\nuse("/{LIBRARY}/{BUNDLE}.bundle")\n'
 
 
 def source_files(project: Path) -> Iterator[Path]:
@@ -109,5 +115,7 @@ def _compile(library: Path, base_root: Path, workshop: Workshop) -> None:
     """Compiles inside the base layer; the bind mount lives and dies with a mount namespace of its own."""
     # by hash and never looked at again, as in the base
     python = f"/usr/bin/python3 -ISE -m compileall -q --invalidation-mode=unchecked-hash -s /mnt -p /{LIBRARY} /mnt"
-    script = f'mount --bind "$1" "$2/mnt" && exec chroot "$2" {python}'
+    paths = f"env -i PATH=/usr/bin PYTHONPATH=/mnt:/{DEPENDENCIES}"
+    bundle = f"{paths} /usr/bin/python3 -sB -m nodeagent.bundler /mnt/{BUNDLE}.bundle {BUNDLE}.__main__ /mnt /{LIBRARY}"
+    script = f'mount --bind "$1" "$2/mnt" && chroot "$2" {python} && exec chroot "$2" {bundle}'
     workshop.run(["unshare", "--mount", "--", "sh", "-c", script, "sh", str(library), str(base_root)], _COMPILE_SECONDS)
