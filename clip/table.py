@@ -32,6 +32,10 @@ class Row:
     mac: str
     address: str
     revision: Revision
+    netmask: str = ""
+    """As it is assigned; empty: the cluster's of now."""
+    gateway: str = ""
+    """The same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def make_table(
     macs: dict[str, str] = {}
     addresses: dict[str, str] = {server: "the head"}
     for node in nodes:
-        mac, address = node.spec.mac, node.spec.address
+        mac, address = node.spec.mac, address_of(node)
         if mac is None:
             continue
         revision = revisions.get(node.name, "no image was built for it yet: see mxctl get images")
@@ -79,8 +83,23 @@ def make_table(
             problems[node.name] = problem
             continue
         macs[mac] = addresses[address] = node.label
-        rows.append(Row(node.name, mac, address, revision))
+        rows.append(Row(node.name, mac, address, revision, *_surroundings(node)))
     return Table(network, tuple(rows), problems, frozenset(refused))
+
+
+def address_of(node: Node) -> str | None:
+    """What it is assigned, until a rollout assigns it what is declared by now: a node that runs keeps its address, and its mounts,
+    which the NFS server grants to that."""
+    assigned = node.status.assigned
+    return assigned.address if assigned is not None and assigned.address else node.spec.address
+
+
+def _surroundings(node: Node) -> tuple[str, str]:
+    """Netmask and gateway as it is assigned."""
+    assigned = node.status.assigned
+    if assigned is None or not assigned.cidr:
+        return "", ""
+    return str(IPv4Network(assigned.cidr).netmask), assigned.gateway or ""
 
 
 def _why_not(revision: Revision | str) -> str:
@@ -94,7 +113,7 @@ def _why_not(revision: Revision | str) -> str:
 
 
 def _problem(network: NetworkSpec, node: Node, macs: dict[str, str], addresses: dict[str, str]) -> str:
-    mac, address = node.spec.mac or "", node.spec.address
+    mac, address = node.spec.mac or "", address_of(node)
     try:
         checks.name(node.name)
         checks.mac(mac)

@@ -12,6 +12,14 @@ from crds.quantity import Memory
 
 Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$", to_lower=True)]
 
+
+def check_card(mac: str) -> str:
+    """The MAC, or ValueError when it is a group's: no machine ever asks from there."""
+    if int(mac[:2], 16) & 1:
+        raise ValueError(f"{mac} is a group's address and no network card's: write down what is printed on the card")
+    return mac
+
+
 STAGES = ("dhcp", "ipxe", "kernel", "root", "agent")
 """Of one boot, in their order."""
 

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from crds.assignment import Assignment, KernelArgument, check_kernel_arguments
 from crds.load import LoadVector
-from crds.machine import BootTimeline, Hardware, Mac
+from crds.machine import BootTimeline, Hardware, Mac, check_card
 from crds.meta import Column, Model, Name, Resource, Status, Time, is_true
 from crds.power import PowerSpec
 from crds.quantity import Cpu, Memory, format_cpu, human_memory
@@ -64,6 +64,11 @@ class NodeSpec(Model):
     """Keep jobs away that do not tolerate them."""
     unschedulable: bool = False
     """Set by cordon: no job is placed or moved here."""
+
+    @field_validator("mac")
+    @classmethod
+    def _is_card(cls, value: str | None) -> str | None:
+        return value if value is None else check_card(value)
 
     @field_validator("address")
     @classmethod

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from crds.assignment import KernelArgument, check_kernel_arguments
 from crds.cluster import address_range
-from crds.machine import Mac
+from crds.machine import Mac, check_card
 from crds.meta import Column, Model, Name, Resource, Status
 from crds.node import Taint
 from crds.power import PowerSpec
@@ -63,6 +63,8 @@ class NodeSetSpec(Model):
     @field_validator("macs")
     @classmethod
     def _are_different(cls, value: list[str]) -> list[str]:
+        for mac in value:
+            check_card(mac)
         twice = {mac for mac in value if value.count(mac) > 1} if len(set(value)) != len(value) else set()
         if twice:
             raise ValueError(f"{', '.join(sorted(twice))} is listed twice: list each machine once")

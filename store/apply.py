@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from crds.cluster import Cluster, address_problem
 from crds.codec import Located
-from crds.document import Document, Problem
+from crds.document import Document, Path, Problem
 from crds.meta import Resource
 from crds.node import Node
 from store.admission import Refused, addresses, admit, reserve, taken
@@ -97,7 +98,26 @@ async def validate_all(store: Store, documents: Sequence[Document]) -> list[Loca
     for document in documents:
         problems = await _look_at(store, neighbours, document)
         wrong += [Located(document.source, document.line_of(p.path), p.path, p.message) for p in problems]
-    return wrong
+    return [*wrong, *_outside(neighbours, (await store.list(Cluster)).items)]
+
+
+def _outside(neighbours: "_Neighbours", stored: Sequence[Cluster]) -> Iterator[Located]:
+    """Nodes that no machine could be served as, by the network as the set leaves it. Nothing is known of that before there is a
+    Cluster."""
+    declared = neighbours.cluster
+    clusters = [declared[0], *stored] if declared else stored
+    if not clusters:
+        return
+    network = clusters[0].spec.network
+    for label, (node, document) in neighbours.nodes.items():
+        found = address_problem(network, node.spec.address) if node.spec.address else ""
+        if found and document is not None:
+            path: Path = ("spec", "address")
+            yield Located(document.source, document.line_of(path), path, found)
+        elif found and declared is not None:
+            path = ("spec", "network")
+            message = f"{label} would not fit: {found}; a set may change both"
+            yield Located(declared[1].source, declared[1].line_of(path), path, message)
 
 
 async def _look_at(store: Store, neighbours: "_Neighbours", document: Document) -> Sequence[Problem]:
@@ -118,6 +138,10 @@ class _Neighbours:
         self._names: dict[str, Document] = {}
         self._owners: dict[str, tuple[str, str]] = {}
         self._had: dict[str, list[str]] = {}
+        self.nodes: dict[str, tuple[Node, Document | None]] = {node.label: (node, None) for node in stored}
+        """Every node as the set leaves it, and where the set says it."""
+        self.cluster: tuple[Cluster, Document] | None = None
+        """The same for the Cluster, when the set has one."""
         for node in stored:
             self._had[node.label] = [value for _, value in addresses(node)]
             self._owners |= dict.fromkeys(self._had[node.label], (node.label, node.label))
@@ -133,6 +157,10 @@ class _Neighbours:
 
     def settle(self, new: Resource, document: Document) -> Iterator[Problem]:
         """Gives the object its addresses, and takes away those it had, as applying it would."""
+        if isinstance(new, Node):
+            self.nodes[new.label] = (new, document)
+        elif isinstance(new, Cluster):
+            self.cluster = (new, document)
         for value in self._had.pop(new.label, ()):
             if self._owners[value][0] == new.label:
                 del self._owners[value]

@@ -36,6 +36,19 @@ spec:
 """
 
 
+CLUSTER = """apiVersion: mx/v1
+kind: Cluster
+metadata: {name: rack}
+spec: {network: {cidr: 10.77.0.0/24}}
+"""
+TWINS = """apiVersion: mx/v1
+kind: Node
+metadata: {name: other%s}
+spec:
+  address: 10.77.0.9
+"""
+
+
 @pytest.fixture(scope="module")
 def etcd() -> Iterator[EtcdServer]:
     with EtcdServer() as server:
@@ -96,8 +109,17 @@ def put(etcd: EtcdServer, key: str, value: bytes) -> None:
         (JOB + "  env: {A: [\n", "bad.yaml:13", "broken YAML: "),
         (JOB + "  env: {A: " + "x" * 3_000_000 + "}\n", "bad.yaml:7", "MiB large"),
         (NODE % "01", "bad.yaml:11: spec.mac", "52:54:00:77:00:01 belongs to node/good"),
+        (NODE % "0g", "bad.yaml:11: spec.mac", '"52:54:00:77:00:0g" is no MAC address; write e.g. 52:54:00:77:00:01'),
+        (NODE.replace("52:", "53:") % "09", "bad.yaml:11: spec.mac", "53:54:00:77:00:09 is a group's address"),
+        (NODE % "09" + "  address: 10.77.0.300\n", "bad.yaml:12: spec.address", "300"),
+        (f"{CLUSTER}---\n{NODE % '09'}  address: 10.78.0.9\n", "bad.yaml:17: spec.address", "outside of the cluster's network"),
+        (f"{CLUSTER}---\n{NODE % '09'}  address: 10.77.0.200\n", "bad.yaml:17: spec.address", "lies in jobRange 10.77.0.128/25"),
+        (f"{TWINS % '8'}---\n{TWINS % '9'}", "bad.yaml:17: spec.address", "10.77.0.9 belongs to node/other8 (bad.yaml:11) already"),
     ],
-    ids=["unknown field", "wrong type", "bad quantity", "duplicate name", "unknown kind", "broken YAML", "3 MB", "one MAC twice"],
+    ids=[
+        *("unknown field", "wrong type", "bad quantity", "duplicate name", "unknown kind", "broken YAML", "3 MB", "one MAC twice"),
+        *("broken MAC", "MAC of a group", "no address", "outside", "in the job range", "one address twice"),
+    ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(etcd: EtcdServer, config: Path, bad: str, where: str, what: str) -> None:
     (config.parent / "bad.yaml").write_text(GOOD + bad)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clip.render import dnsmasq, ipxe, nfs
+from clip.render.ipxe import BootSettings, kernel_line
 from clip.service.config import Config
 from clip.service.tables import revision_of
 from clip.table import Revision, Row, Table, make_table
@@ -113,3 +114,15 @@ def test_a_node_boots_what_it_is_assigned() -> None:
     assert table_of(one).rows
     assigned.revision = "gone"
     assert "image/numpy has no revision gone, which it is assigned" in str(revision_of(one, {"numpy": image}, config))
+
+
+def test_a_node_that_runs_keeps_its_address_until_a_rollout() -> None:
+    """Its mounts are granted to that address: taking it away would stop the node."""
+    moved = node("n1", "52:54:00:77:00:01", "10.77.0.99")
+    moved.status.assigned = Assignment(image="i", revision="d", address="10.77.0.11", cidr="10.77.0.0/25", gateway="10.77.0.2")
+    [row] = table_of(moved).rows
+    assert (row.address, row.netmask, row.gateway) == ("10.77.0.11", "255.255.255.128", "10.77.0.2")
+    line = kernel_line(BootSettings("10.77.0.1", 8080, "10.77.0.1:2379"), table_of(moved), row)
+    assert line.startswith("ip=10.77.0.11::10.77.0.2:255.255.255.128:n1:eth0:none ")
+    both = table_of(moved, node("n2", "52:54:00:77:00:02", "10.77.0.11"))
+    assert both.problems == {"n2": "its address 10.77.0.11 is node/n1's, too: give one of the two another"}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from crds.cluster import Cluster, ClusterSpec
+from crds.assignment import Mount
+from crds.cluster import Cluster, ClusterSpec, NetworkSpec
 from crds.job import Job, JobPhase
 from crds.meta import Metadata, Truth, find_condition
 from crds.node import IMAGE_DRIFT, Node
@@ -218,6 +219,35 @@ async def test_a_change_of_the_cluster_is_drift_and_a_rollout_brings_it_to_the_n
         assert (await machines.state()).status.phase == RolloutPhase.COMPLETE
         assert all(found.kernel_arguments == ["quiet"] for found in machines.runs.values())
         assert machines.violations == []
+
+
+async def test_network_and_mounts_reach_running_nodes_by_a_rollout_only() -> None:
+    """Name servers, gateway, network, mounts, and a node's own address: each is what a boot tells a machine."""
+    network = NetworkSpec(cidr="10.77.0.0/23", gateway="10.77.0.2", dns=["10.77.0.3"], domain="rack.local")
+    mount = Mount(source="10.77.0.4:/data", target="/data")
+    async with House() as house:
+        machines = await room(house, "n1", "n2")
+        before = machines.assigned("n1")
+        await house.store.create(Cluster(metadata=Metadata(name="rack"), spec=ClusterSpec(network=network, mounts=[mount])))
+        await house.store.change(Node, "n1", None, lambda node: setattr(node.spec, "address", "10.77.1.9"))
+        await house.settle()
+        assert machines.assigned("n1") == before
+        condition = find_condition((await house.node("n1")).status.conditions, IMAGE_DRIFT)
+        assert condition is not None
+        for word in ("name servers: +10.77.0.3", "mounts: +10.77.0.4:/data", "10.77.0.0/23", "none -> 10.77.0.2", "-> 10.77.1.9"):
+            assert word in condition.message
+        await machines.rollout()
+        await house.advance(300)
+        assert (await machines.state()).status.phase == RolloutPhase.COMPLETE
+        for found in machines.runs.values():
+            assert (found.cidr, found.gateway, found.dns, found.domain) == (
+                "10.77.0.0/23",
+                "10.77.0.2",
+                ["10.77.0.3"],
+                "rack.local",
+            )
+            assert found.mounts == [mount]
+        assert machines.runs["n1"].address == "10.77.1.9" and machines.violations == []
 
 
 async def test_what_is_built_during_a_rollout_is_another_one_s_matter() -> None:

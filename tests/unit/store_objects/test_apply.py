@@ -316,3 +316,30 @@ class TestASet:
             ("metadata", "name"),
             ("spec", "address"),
         ]
+
+
+class TestTheNetwork:
+    """What a set leaves behind has to be a network in which every node can be served."""
+
+    CLUSTER = "apiVersion: mx/v1\nkind: Cluster\nmetadata: {name: rack}\nspec: {network: {cidr: %s, jobRange: null}}\n"
+    NODE = "apiVersion: mx/v1\nkind: Node\nmetadata: {name: n1}\nspec: {address: %s}\n"
+
+    async def wrong(self, store: Store, *texts: str) -> list[str]:
+        found = await validate_all(store, documents("---\n".join(texts)))
+        return [f"{each.line}: {'.'.join(map(str, each.path))}: {each.message}" for each in found]
+
+    async def test_a_stored_node_that_a_new_network_leaves_outside(self, store: Store) -> None:
+        await apply(store, document(self.NODE % "10.77.0.11"))
+        [line] = await self.wrong(store, self.CLUSTER % "10.78.0.0/24")
+        assert line.startswith("4: spec.network: node/n1 would not fit: 10.77.0.11 is outside")
+
+    async def test_both_may_change_together_in_either_order(self, store: Store) -> None:
+        await apply(store, document(self.NODE % "10.77.0.11"))
+        assert await self.wrong(store, self.CLUSTER % "10.78.0.0/24", self.NODE % "10.78.0.11") == []
+        assert await self.wrong(store, self.NODE % "10.78.0.11", self.CLUSTER % "10.78.0.0/24") == []
+
+    async def test_the_stored_cluster_counts_and_none_is_no_rule(self, store: Store) -> None:
+        assert await self.wrong(store, self.NODE % "192.168.0.1") == []
+        await apply(store, document(self.CLUSTER % "10.78.0.0/24"))
+        [line] = await self.wrong(store, self.NODE % "192.168.0.1")
+        assert line.startswith("4: spec.address: 192.168.0.1 is outside")
