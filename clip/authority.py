@@ -8,7 +8,7 @@ Errors: AuthorityError, in one line.
 import hashlib
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,6 +87,24 @@ class Authority:
         except (ValueError, TypeError, InvalidSignature):
             return False
         return there.public_key() == asked.public_key() and datetime.now(UTC) < renewal_of(there)
+
+    def revocation_list(self, serials: Iterable[str]) -> bytes:
+        """X.509's list of certificates that nobody is to believe, by their numbers, as ``serial_of`` gives them; DER."""
+        now = datetime.now(UTC)
+        listed = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - _EARLIER)
+            .next_update(self.certificate.not_valid_after_utc)  # whoever has none newer goes by this one
+        )
+        for serial in sorted(serials):
+            entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(now - _EARLIER).build()
+            listed = listed.add_revoked_certificate(entry)
+        return listed.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+    def publish(self, path: Path, serials: Iterable[str]) -> None:
+        """Writes the list for etcd, which reads it whenever somebody connects. OSError."""
+        _write(path, self.revocation_list(serials), 0o644)
 
     def admin(self, name: str, *, days: float = CERTIFICATE_DAYS) -> tuple[Path, Path]:
         """Certificate and key of a person who may do everything, as files in our directory; made anew."""

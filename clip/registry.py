@@ -2,12 +2,15 @@
 
 What is handed out stands in /mx/join/<mac> first, with its number, so that it can be taken back whatever happens next. Taken back
 means: etcd knows its holder no more, and its number stands below /mx/public/revoked/ until it would have ended by itself, where
-every agent reads it. A node has one key: who gets a certificate for another one, by a new token, makes its predecessor's worthless.
+every agent reads it, and in a file in which etcd looks whenever somebody connects: the name may be given to another machine later.
+A node has one key: who gets a certificate for another one, by a new token, makes its predecessor's worthless.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -37,12 +40,16 @@ class Registry:
         authority: Authority,
         *,
         days: float = NODE_DAYS,
+        revoked: Path | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """``revoked``: the file in which etcd finds what was taken back."""
         self._kv = kv
         self._rights = rights
         self.authority = authority
         self._days = days
+        self._revoked = revoked
+        self._listed: frozenset[str] | None = None
         self._clock = clock
 
     async def record(self, mac: str) -> tuple[JoinRecord | None, int]:
@@ -75,6 +82,8 @@ class Registry:
             )
             revoked = self._revocations(old.node or node if old else node, worthless, "its node has a new key")
             if await self._put(mac, fresh, revision, revoked):
+                if revoked:
+                    await self.publish()
                 log.info("node %s (%s) has a certificate until %s", node, mac, until)
                 return certificate
         raise Contested(f"machine {mac}: its record changes again and again: try again")
@@ -95,7 +104,21 @@ class Registry:
             if not (await self._kv.txn([unchanged(kv.key, revision)], [*revoked, Delete(kv.key)])).succeeded:
                 raise Contested(f"node {node}: its record changed meanwhile: try again")
             taken += [each.serial for each in record.certificates]
+        await self.publish()
         return taken
+
+    async def publish(self) -> None:
+        """Brings etcd's list in line with the keys. Whoever was cut short between the two does it at the next start. OSError."""
+        if self._revoked is None:
+            return
+        listed = frozenset(kv.key.removeprefix(keys.REVOKED) for kv in (await self._kv.list(keys.REVOKED)).items)
+        if listed != self._listed:
+            await asyncio.to_thread(self.authority.publish, self._revoked, filter(_is_number, listed))
+            self._listed = listed
+
+    async def is_revoked(self, serial: str) -> bool:
+        """Whether somebody who shows this certificate is to be believed no more."""
+        return await self._kv.get(keys.revoked(serial)) is not None
 
     async def prune(self) -> int:
         """Forgets revocations of certificates that have ended by themselves; returns how many."""
@@ -107,6 +130,7 @@ class Registry:
                 continue  # it still revokes: agents go by the key
             if over:
                 ended += (await self._kv.txn([unchanged(kv.key, kv.mod_revision)], [Delete(kv.key)])).succeeded
+        await self.publish()
         return ended
 
     def _of_key(self, old: JoinRecord | None, key: str) -> tuple[list[Issued], list[Issued]]:
@@ -122,6 +146,11 @@ class Registry:
         key = keys.join(mac)
         guard: Compare = unchanged(key, revision) if revision else absent(key)
         return (await self._kv.txn([guard], [Put(key, record.to_json()), *also])).succeeded
+
+
+def _is_number(serial: str) -> bool:
+    """Somebody may have written another key there."""
+    return serial != "" and set(serial) <= set("0123456789ABCDEF")
 
 
 def _read(kv: KeyValue | None) -> tuple[JoinRecord | None, int]:

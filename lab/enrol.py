@@ -33,6 +33,9 @@ def open_authority(places: Places) -> Authority:
         for name, addresses in _SERVICES.items():
             if not (services / f"{name.removeprefix('_')}.crt").exists():
                 authority.service(services, name, addresses)
+        revoked = places.head / plan.REVOKED.lstrip("/")
+        if not revoked.exists():
+            authority.publish(revoked, [])  # etcd wants one to begin with
     except (ClipError, OSError) as error:
         raise LabError(f"lab {places.lab}: {error}") from error
     return authority

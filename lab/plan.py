@@ -16,6 +16,8 @@ AUTHORITY = "/var/lib/mx/authority"
 """The cluster's authority, as seen on the head."""
 HEAD_TLS = "/etc/mx/tls"
 """Where the head's services have theirs."""
+REVOKED = f"{HEAD_TLS}/revoked.crl"
+"""Certificates that etcd believes no more."""
 LEAST_CPUS = 0.01  # the kernel takes quotas from 1 ms of 100 ms
 LEAST_MEMORY = 64 * 2**20  # the agent itself needs that much
 
@@ -31,6 +33,7 @@ ETCD = Service(
         f"--key-file={HEAD_TLS}/etcd.key",
         f"--trusted-ca-file={HEAD_TLS}/ca.crt",
         "--client-cert-auth",
+        f"--client-crl-file={REVOKED}",
         "--listen-peer-urls=http://127.0.0.1:2380",
         "--initial-advertise-peer-urls=http://127.0.0.1:2380",
         "--initial-cluster=head=http://127.0.0.1:2380",
@@ -49,6 +52,7 @@ MX_JOIN = Service(
         f"--tls={HEAD_TLS}",
         f"--address={HEAD_ADDRESS}",
         f"--authority={AUTHORITY}",
+        f"--revoked={REVOKED}",
     ],
 )
 ETCDCTL = {  # so that people find etcd on the head, as its administrator

@@ -63,9 +63,12 @@ class EtcdServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def with_tls(cls, *, ca: Path, certificate: Path, key: Path) -> "EtcdServer":
+    def with_tls(cls, *, ca: Path, certificate: Path, key: Path, revoked: Path | None = None) -> "EtcdServer":
         """One that lets in clients with a certificate of ``ca`` only. Files in PEM; the certificate is for 127.0.0.1."""
-        server = cls("--cert-file", str(certificate), "--key-file", str(key), "--trusted-ca-file", str(ca), "--client-cert-auth")
+        crl = ("--client-crl-file", str(revoked)) if revoked else ()
+        server = cls(
+            "--cert-file", str(certificate), "--key-file", str(key), "--trusted-ca-file", str(ca), "--client-cert-auth", *crl
+        )
         server._scheme = "https"
         context = ssl.create_default_context(cafile=str(ca))
         context.load_cert_chain(certificate, key)

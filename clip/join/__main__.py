@@ -36,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--authority", type=Path, default=AUTHORITY, help="its key and certificate (default: %(default)s)")
     parser.add_argument("--tokens", type=Path, default=TOKENS, help="hashes of the tokens (default: %(default)s)")
     parser.add_argument("--days", type=float, default=NODE_DAYS, help="life of a node's certificate (default: %(default)s)")
+    revoked = "list of worthless certificates that we keep for etcd's --client-crl-file"
+    parser.add_argument("--revoked", type=Path, metavar="FILE", help=revoked)
     parser.add_argument("--shared", default="", metavar="SERVER:/PATH", help="what whoever joins mounts at /shared")
     parser.add_argument("--verbose", action="store_true", help="say more")
     return parser
@@ -50,7 +52,7 @@ async def run(options: argparse.Namespace, endpoints: list[str], tls: Tls | None
     authority = Authority.open(options.authority, "cluster")
     certificates = options.tls or CERTIFICATES
     kv, tokens = EtcdKV.connect(endpoints, tls=tls), Tokens(options.tokens)
-    registry = Registry(kv, EtcdRights(kv.channel), authority, days=options.days)
+    registry = Registry(kv, EtcdRights(kv.channel), authority, days=options.days, revoked=options.revoked)
     office = Office(kv, registry, tokens, Cluster(options.endpoints, options.shared))
     runner = await serve(office, server_context(certificates), options.address, options.port)
     log.info("machines join at %s:%d; the authority's fingerprint is %s", options.address, options.port, authority.fingerprint)

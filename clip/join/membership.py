@@ -49,7 +49,7 @@ class Membership:
                 self._changed.clear()
                 try:
                     await self.look()
-                except (StoreError, ClipError) as error:
+                except (StoreError, ClipError, OSError) as error:
                     log.warning("certificates of removed nodes: trying again: %s", error)
                     self._changed.set()
                     await asyncio.sleep(RETRY)

@@ -96,7 +96,7 @@ class Office:
                     return self._granted(node, await self.registry.issue(request, node, mac, record.proof))
         except AuthorityError as error:
             return _refusal(str(error))
-        except (StoreError, Contested) as error:
+        except (StoreError, Contested, OSError) as error:
             return Answer(503, {"reason": f"node {node}: not now: {error}"})
         return _refusal(f"node {node}: this key is not known any more: the node has to join again")
 

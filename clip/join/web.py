@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from clip.join.office import Asking, Office
 from crds.meta import Model, Name
 from crds.organisations import ADMINS, NODES
+from store.errors import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +70,13 @@ class JoinWeb:
 
     async def renew(self, request: web.Request) -> web.Response:
         """A node whose certificate will end."""
-        node = _holder(request, NODES)
+        node = await self._node(request)
         answer = await self._office.renew(node, Renewal.model_validate_json(await _body(request, Renewal)).csr)
         return web.json_response(answer.body, status=answer.status)
 
     async def leave(self, request: web.Request) -> web.Response:
         """A node wants to go, and asks how far that is."""
-        answer = await self._office.leave(_holder(request, NODES))
+        answer = await self._office.leave(await self._node(request))
         return web.json_response(answer.body, status=answer.status)
 
     async def tokens(self, request: web.Request) -> web.Response:
@@ -85,6 +86,17 @@ class JoinWeb:
         token = self._office.tokens.for_person(wish.node, seconds=wish.seconds)
         log.info("%s made a token for %s, good for %g s", who, wish.node, wish.seconds)
         return web.json_response({"token": token, "ca": self._office.registry.authority.fingerprint})
+
+    async def _node(self, request: web.Request) -> str:
+        """Which node the caller is. Raises 401, 403, 503."""
+        node = _holder(request, NODES)
+        try:
+            revoked = await self._office.registry.is_revoked(str(_certificate(request).get("serialNumber", "")))
+        except StoreError as error:
+            raise _error(web.HTTPServiceUnavailable, f"node {node}: not now: {error}") from error
+        if revoked:
+            raise _error(web.HTTPForbidden, f"node {node}: this certificate was taken back: the node has to join again")
+        return node
 
 
 async def _body(request: web.Request, kind: type[Model]) -> bytes:
@@ -101,15 +113,19 @@ async def _body(request: web.Request, kind: type[Model]) -> bytes:
 
 def _holder(request: web.Request, organisation: str) -> str:
     """Whom the caller's certificate names. Raises 401, 403."""
-    transport = request.transport
-    certificate: Mapping[str, object] = (transport.get_extra_info("peercert") if transport else None) or {}
-    subject = certificate.get("subject", ())
+    subject = _certificate(request).get("subject", ())
     names = {key: value for part in subject for key, value in part} if isinstance(subject, tuple) else {}
     if not names:
         raise _error(web.HTTPUnauthorized, "show a certificate of this cluster")
     if names.get("organizationName") != organisation:
         raise _error(web.HTTPForbidden, f"{names.get('commonName')} is not one of {organisation}")
     return str(names.get("commonName"))
+
+
+def _certificate(request: web.Request) -> Mapping[str, object]:
+    """As Python's ssl module describes it; empty when the caller showed none."""
+    transport = request.transport
+    return (transport.get_extra_info("peercert") if transport else None) or {}
 
 
 def _error(kind: type[web.HTTPException], reason: str) -> web.HTTPException:

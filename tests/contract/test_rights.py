@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from clip.authority import Authority
+from clip.authority import Authority, serial_of
 from crds import keys
 from crds.job import Job
 from crds.organisations import ETCD, RECONCILER, SUPERUSER, person
@@ -47,6 +47,10 @@ class Guarded:
         async with self._connected(Tls.of(there, "node")) as kv:
             yield kv
 
+    def again(self, name: str) -> AbstractAsyncContextManager[EtcdKV]:
+        """Another connection, with the certificate that is there."""
+        return self._connected(Tls.of(self.directory / name, "node"))
+
     @asynccontextmanager
     async def as_service(self, name: str) -> AsyncIterator[EtcdKV]:
         self.authority.service(self.directory / "services", name)
@@ -68,7 +72,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     authority = Authority.open(directory / "authority", "test")
     authority.service(directory / "tls", ETCD, ["127.0.0.1"])
     tls = directory / "tls"
-    with EtcdServer.with_tls(ca=tls / "ca.crt", certificate=tls / "etcd.crt", key=tls / "etcd.key") as server:
+    authority.publish(tls / "revoked.crl", [])
+    files = {"certificate": tls / "etcd.crt", "key": tls / "etcd.key", "revoked": tls / "revoked.crl"}
+    with EtcdServer.with_tls(ca=tls / "ca.crt", **files) as server:
         found = Guarded(server, authority, directory)
         asyncio.run(secure(found))
         yield found
@@ -207,6 +213,22 @@ async def test_a_removed_node_is_refused_at_once(guarded: Guarded) -> None:
         await rights.admit("n5")
         assert await kv.get(keys.alive("n5")) is not None
         await rights.expel("n5")
+
+
+async def test_a_stolen_certificate_is_refused_although_its_name_was_given_again(guarded: Guarded) -> None:
+    async with guarded.as_admin() as admin, guarded.as_node("n6") as kv:
+        await EtcdRights(admin.channel).admit("n6")
+        await kv.txn([], [Put(keys.alive("n6"), b"1")])
+        serial, _ = serial_of((guarded.directory / "n6/node.crt").read_bytes())
+        listed = guarded.directory / "tls/revoked.crl"
+        guarded.authority.publish(listed, [serial])
+        async with guarded.again("n6") as thief:
+            with pytest.raises(StoreError):
+                await thief.get(keys.alive("n6"))
+        guarded.authority.publish(listed, ["AB12"])
+        async with guarded.again("n6") as holder:
+            assert await holder.get(keys.alive("n6")) is not None
+        await EtcdRights(admin.channel).expel("n6")
 
 
 async def test_nobody_becomes_the_superuser_by_his_name(guarded: Guarded) -> None:

@@ -30,7 +30,7 @@ from nodeagent.credentials import Credentials, Files, prepare
 from nodeagent.errors import AgentError
 from nodeagent.joining import Head, Invitation, NotAdmitted, ask, facts_of_machine, fetch_authority, join, put
 from nodeagent.renewal import due, keep_certificate
-from store.kv import Put
+from store.kv import Delete, Put
 from store.memory import MemoryKV
 from store.store import Store
 from tests.etcd_server import free_port
@@ -132,6 +132,11 @@ async def test_a_removed_node_renews_nothing(site: Site) -> None:
     await site.office.registry.dismiss("n1")
     status, said = await site.post("/renew", {"csr": csr}, (there / "node.crt", there / "node.key"))
     assert status == 403 and "has to join again" in said["reason"]
+    await site.kv.txn([], [Delete(keys.object_key(Node, "n1"))])
+    await site.declare("n1", MAC)  # the name is given again: who has the old certificate must not send that node away
+    status, said = await site.post("/leave", {}, (there / "node.crt", there / "node.key"))
+    assert status == 403 and "taken back" in said["reason"]
+    assert (await Store(site.kv).get(Node, "n1")).metadata.deletion_timestamp is None
     with pytest.raises(NotAdmitted, match="shows no token"):
         await site.join("", MAC, csr)
 
