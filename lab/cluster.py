@@ -75,8 +75,6 @@ def up(
     )
     planned += plan.plan_machines(machines, nodes)
     planned += plan.plan_plain(plain, nodes + machines.declared)
-    if machines.count or plain:
-        planned[0].services.append(plan.MX_JOIN)
     places = Places(name)
     built = _image(report, packages)
     head_layer, booted = _boot_layers(places, packages, report) if machines.count else ("", None)

@@ -109,6 +109,7 @@ def boot_services(cluster: str, layers: Sequence[str], boot: str, digest: str) -
     dnsmasq = f"dnsmasq --keep-in-foreground --user=root --conf-file={CLIP}/dnsmasq.conf --pid-file={CLIP}/dnsmasq.pid"
     ganesha = f"ganesha.nfsd -F -f {CLIP}/ganesha.conf -L /var/log/mx/ganesha.log -p {CLIP}/ganesha.pid -N NIV_EVENT"
     return (
+        MX_JOIN,
         Service(name="clip", command=clip),
         Service(name="dnsmasq", command=_once_there(f"{CLIP}/dnsmasq.conf", dnsmasq)),
         Service(name="nfs", command=_once_there(f"{CLIP}/ganesha.conf", ganesha)),

@@ -100,8 +100,10 @@ class Office:
             return Answer(503, {"reason": f"node {node}: not now: {error}"})
         return _refusal(f"node {node}: this key is not known any more: the node has to join again")
 
-    async def leave(self, node: str) -> Answer:
-        """For a node that wants to go: its Node is deleted, others see to the rest. 202 until nothing of it is left, then 200."""
+    async def leave(self, node: str, *, revoked: bool = False) -> Answer:
+        """For a node that wants to go: its Node is deleted, others see to the rest. 202 until nothing of it is left, then 200.
+
+        Who has a ``revoked`` certificate may go on asking, and deletes nothing: by now the name may be another machine's."""
         try:
             store = Store(self._kv)
             try:
@@ -112,6 +114,8 @@ class Office:
                     Answer(202, {"reason": f"node {node}: its certificate is taken back"}) if waits else Answer(200, {"node": node})
                 )
             if there.metadata.deletion_timestamp is None:
+                if revoked:
+                    return Answer(200, {"node": node})
                 await store.delete(Node, node, uid=there.metadata.uid)
             condition = find_condition(there.status.conditions, LEAVING)
             return Answer(202, {"reason": f"node {node}: {condition.message if condition else 'is told to leave'}"})

@@ -76,7 +76,8 @@ class JoinWeb:
 
     async def leave(self, request: web.Request) -> web.Response:
         """A node wants to go, and asks how far that is."""
-        answer = await self._office.leave(await self._node(request))
+        node = _holder(request, NODES)
+        answer = await self._office.leave(node, revoked=await self._is_revoked(request, node))
         return web.json_response(answer.body, status=answer.status)
 
     async def tokens(self, request: web.Request) -> web.Response:
@@ -90,13 +91,15 @@ class JoinWeb:
     async def _node(self, request: web.Request) -> str:
         """Which node the caller is. Raises 401, 403, 503."""
         node = _holder(request, NODES)
-        try:
-            revoked = await self._office.registry.is_revoked(str(_certificate(request).get("serialNumber", "")))
-        except StoreError as error:
-            raise _error(web.HTTPServiceUnavailable, f"node {node}: not now: {error}") from error
-        if revoked:
+        if await self._is_revoked(request, node):
             raise _error(web.HTTPForbidden, f"node {node}: this certificate was taken back: the node has to join again")
         return node
+
+    async def _is_revoked(self, request: web.Request, node: str) -> bool:
+        try:
+            return await self._office.registry.is_revoked(str(_certificate(request).get("serialNumber", "")))
+        except StoreError as error:
+            raise _error(web.HTTPServiceUnavailable, f"node {node}: not now: {error}") from error
 
 
 async def _body(request: web.Request, kind: type[Model]) -> bytes:

@@ -52,8 +52,12 @@ def machine() -> LabNode:
 def open_desk(directory: Path) -> "subprocess.Popen[bytes]":
     """mx-join in the head's network, with the authority that lies on the head's disk."""
     places = Places(NAME)
+    init = places.load().node("head").init
+    assert init is not None
+    # as the head sees it: what is written to its disk behind its back it need not notice
+    head = [f"/proc/{init.pid}/root{path}" for path in (plan.HEAD_TLS, plan.REVOKED)]
     options = [
-        *("--endpoints", ENDPOINT, "--tls", str(places.head / plan.HEAD_TLS.lstrip("/")), "--address", HEAD_ADDRESS),
+        *("--endpoints", ENDPOINT, "--tls", head[0], "--revoked", head[1], "--address", HEAD_ADDRESS),
         *("--authority", str(places.authority), "--tokens", str(directory / "tokens")),
     ]
     command = ["ip", "netns", "exec", places.netns, "setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "clip.join", *options]
@@ -121,24 +125,35 @@ def test_a_running_machine_joins_works_and_leaves(terminal: Terminal) -> None:
     assert on_machine("sh", "-c", EVERYTHING).splitlines() == before.splitlines()
     assert "n9" not in terminal.mxctl("get", "nodes")
     refused_everywhere(terminal, *stolen)
+    mxctl_there(*invitation(terminal, "--node", "n9"))
+    until(terminal, "get", "node", "n9", says="Ready")
+    refused_everywhere(terminal, *stolen)
+    assert "Ready" in terminal.mxctl("get", "node", "n9")
+    assert "node/n9 left" in mxctl_there("leave")
     numbers = [int(line) for line in terminal.mxctl("logs", "w").split()]
     assert numbers == list(range(len(numbers))) and len(numbers) > 20
     terminal.mxctl("delete", "job", "w")
 
 
 def refused_everywhere(terminal: Terminal, certificate: str, key: str) -> None:
-    """Who kept the certificate of a removed node gets nothing by it."""
+    """Who kept the certificate of a removed node gets nothing by it, not even when the name was given again."""
     serial, _ = serial_of(certificate.encode())
-    revoked = terminal.mxctl("lab", "exec", "--name", NAME, "head", "--", "etcdctl", "get", "--prefix", "/mx/public/revoked/")
-    assert serial in revoked
-    thief = Places(NAME).head / "tmp"
+    assert serial in on_head(terminal, "etcdctl", "get", "--prefix", "/mx/public/revoked/")
+    thief = Places(NAME).shared / "thief"
     thief.mkdir(exist_ok=True)
     (thief / "t.crt").write_text(certificate)
     (thief / "t.key").write_text(key)
     own = ("--cert", str(thief / "t.crt"), "--key", str(thief / "t.key"), "--cacert", str(Places(NAME).authority / "ca.crt"))
-    for path in ("/renew", "/leave", "/tokens"):
-        said = in_network("curl", "-sS", *own, "-d", '{"csr": "x"}', f"https://{HEAD_ADDRESS}:8443{path}")
-        assert '"certificate"' not in said and '"token"' not in said
+    said = in_network("curl", "-sS", *own, "-d", '{"csr": "x"}', f"https://{HEAD_ADDRESS}:8443/renew")
+    assert "this certificate was taken back" in said
+    in_network("curl", "-sS", *own, "-d", "{}", f"https://{HEAD_ADDRESS}:8443/leave")  # who has the name now stays, see below
+    assert '"token"' not in in_network("curl", "-sS", *own, "-d", '{"node": "n9"}', f"https://{HEAD_ADDRESS}:8443/tokens")
+    steal = ("env", "ETCDCTL_CERT=/shared/thief/t.crt", "ETCDCTL_KEY=/shared/thief/t.key")
+    assert "n9" not in on_head(terminal, *steal, "etcdctl", "--command-timeout=5s", "get", "/mx/nodes/n9/alive", ok=False)
+
+
+def on_head(terminal: Terminal, *command: str, ok: bool = True) -> str:
+    return terminal.mxctl("lab", "exec", "--name", NAME, "head", "--", *command, ok=ok)
 
 
 def in_network(*command: str) -> str:
