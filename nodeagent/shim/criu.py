@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import NoReturn
 
-HIGH = 1024
-"""Above all descriptors that we have ourselves."""
+HIGH = 64
+"""Above all numbers that descriptors are given, and far below the limit of open files, which is 1024 on machines of their own."""
 STARTER_SECONDS = 5.0
 """For a fork; it is a millisecond unless the machine is drowning."""
 
