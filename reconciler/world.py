@@ -17,6 +17,7 @@ from crds.event import Event
 from crds.job import Job, JobPhase
 from crds.load import Alive, LoadVector
 from crds.machine import Machine
+from crds.manifest import Manifest
 from crds.meta import CLUSTER_SCOPE, Model, Resource
 from crds.migration import Migration
 from crds.network import HostEntry, Reservation
@@ -76,6 +77,8 @@ class World:
         """By node."""
         self.machines: dict[str, Seen[Machine]] = {}
         """By MAC: what CLiP saw."""
+        self.manifests: dict[tuple[str, str], Manifest] = {}
+        """By image and digest: what is in its revisions."""
         self.addresses: dict[str, Seen[Reservation]] = {}
         """By address or MAC."""
         self.hosts: dict[str, Seen[HostEntry]] = {}
@@ -174,6 +177,8 @@ class World:
             self.load[parts[1]] = Seen(key, revision, value)
         elif isinstance(value, Machine):
             self.machines[parts[1]] = Seen(key, revision, value)
+        elif isinstance(value, Manifest):
+            self.manifests[parts[1], parts[2]] = value
         elif isinstance(value, Reservation):
             self.addresses[parts[1]] = Seen(key, revision, value)
         elif isinstance(value, HostEntry):
@@ -198,6 +203,8 @@ class World:
             self.load.pop(parts[1], None)
         elif isinstance(value, Machine):
             self.machines.pop(parts[1], None)
+        elif isinstance(value, Manifest):
+            self.manifests.pop((parts[1], parts[2]), None)
         elif isinstance(value, Reservation):
             self.addresses.pop(parts[1], None)
         elif isinstance(value, HostEntry):
@@ -259,6 +266,7 @@ _MODELS: dict[tuple[str, int, str], type[Model]] = {
     ("nodes", 5, "jobs"): JobReport,
     ("nodes", 5, "claims"): Claim,
     ("machines", 2, ""): Machine,
+    ("manifests", 3, ""): Manifest,
     ("placements", 4, ""): Placement,
     ("machine-power", 3, "request"): PowerRequest,
     ("machine-power", 3, "outcome"): PowerOutcome,

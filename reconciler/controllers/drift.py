@@ -8,7 +8,7 @@ from crds.assignment import Assignment, differences
 from crds.meta import Truth, is_true, set_condition
 from crds.node import IMAGE_DRIFT, READY, Node, is_being_updated
 from reconciler.context import Context
-from reconciler.controllers.revisions import current_digest
+from reconciler.controllers.revisions import content_changes, current_digest
 from reconciler.planning.assignment import runs, wanted_assignment
 
 UP_TO_DATE = "UpToDate"
@@ -59,8 +59,11 @@ def _drift(context: Context, node: Node, wanted: Assignment) -> tuple[Truth, str
     runs_good = good is not None and (alive is None or runs(alive.value.image, alive.value.assigned, good))
     if good is None or not runs_good:
         found = alive.value.image if alive else ""
-        return Truth.TRUE, AT_NEXT_BOOT, f"image: {found or 'none of ours'} -> {wanted.image} {wanted.revision}"
+        content = content_changes(context.world, (wanted.image, found), (wanted.image, wanted.revision))
+        return Truth.TRUE, AT_NEXT_BOOT, f"image: {found or 'none of ours'} -> {wanted.image} {wanted.revision}{content}"
     changes = differences(good, wanted)
+    if changes and (good.image, good.revision) != (wanted.image, wanted.revision):  # that is the first of them
+        changes[0] += content_changes(context.world, (good.image, good.revision), (wanted.image, wanted.revision))
     if not changes:
         return Truth.FALSE, UP_TO_DATE, f"runs {wanted.image} {wanted.revision}, and all it was told at its boot still holds"
     if node.status.assigned == wanted:

@@ -69,7 +69,9 @@ def _node_of_machine(delta: Delta, world: World) -> Iterable[str]:
 
 
 def _nodes_of_image(delta: Delta, world: World) -> Iterable[str]:
-    return [node.name for node in world.all(Node) if node.spec.image == delta.parts[3]]
+    """What is written of an image: the object itself, and what is in its revisions."""
+    image = delta.parts[3] if delta.parts[0] == "kinds" else delta.parts[1]
+    return [node.name for node in world.all(Node) if node.spec.image == image]
 
 
 @controller(
@@ -84,6 +86,7 @@ def _nodes_of_image(delta: Delta, world: World) -> Iterable[str]:
         Watch("kinds/jobs/", _node_of_job),
         Watch("kinds/clusters/", _every_node),
         Watch("kinds/images/", _nodes_of_image),
+        Watch("manifests/", _nodes_of_image),
     ],
 )
 async def reconcile_node(context: Context, name: str) -> Again:

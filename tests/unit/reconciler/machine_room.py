@@ -6,11 +6,13 @@ A reset of a machine with a living copy of a job is a violation, and so is more 
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from crds import keys
 from crds.assignment import Assignment
 from crds.image import Image, Revision
 from crds.load import Alive
+from crds.manifest import Manifest
 from crds.meta import Metadata
 from crds.node import Node, NodeSpec
 from crds.power import PowerAction, PowerDriver, PowerOutcome, PowerPhase, PowerRequest, PowerSpec, PowerState
@@ -139,6 +141,12 @@ class MachineRoom:
             image.status.revisions, image.status.current = revisions, len(revisions)
 
         await self.house.store.change_status(Image, name, None, change)
+
+    async def content(self, digest: str, packages: dict[str, str], name: str = "numpy", **more: Any) -> None:
+        """What is in a revision becomes known."""
+        manifest = Manifest.model_validate({"digest": digest, "packages": packages, **more})
+        self._put(keys.manifest(name, digest), manifest.to_json())
+        await self.house.settle()
 
     async def machine(self, name: str, *, power: bool = True, up: bool = True) -> None:
         """A machine that is declared, booted and Ready."""

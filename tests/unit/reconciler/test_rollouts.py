@@ -37,6 +37,36 @@ async def test_nodes_come_to_another_image_one_after_the_other_and_their_jobs_li
         assert drift(await house.node("n1")) == (Truth.FALSE, "UpToDate")
 
 
+async def test_drift_lists_packages_and_files_that_a_boot_would_change() -> None:
+    async with House() as house:
+        machines = await room(house, "n1")
+        await machines.image("v1", "v2")
+        await machines.content("v1", {"curl": "8.1", "tree": "2.2"}, files={"/etc/motd": "aa"})
+        assert message(await house.node("n1")) == "mxctl rollout node n1 changes image: numpy v1 -> numpy v2"
+        await machines.content("v2", {"curl": "8.2"}, files={"/etc/motd": "bb"})
+        assert message(await house.node("n1")) == (
+            "mxctl rollout node n1 changes image: numpy v1 -> numpy v2 "
+            "(package curl 8.1 -> 8.2, package tree removed, file /etc/motd changed)"
+        )
+        await machines.content("v2", {f"p{number}": "1" for number in range(9)})
+        told = message(await house.node("n1"))
+        assert "(package curl removed, package p0 added (1), " in told
+        assert told.endswith(", package p3 added (1), and 7 more: mxctl image diff numpy:1 numpy:2)")
+
+
+async def test_drift_lists_what_differs_when_a_machine_runs_something_else_of_its_image() -> None:
+    async with House() as house:
+        machines = await room(house, "n1")
+        await machines.image("v0", "v1")
+        await machines.content("v0", {"curl": "8.0"})
+        await machines.content("v1", {"curl": "8.1"})
+        house.agents["n1"].beat(image="v0", assigned="")  # somebody booted it by hand
+        await house.settle()
+        node = await house.node("n1")
+        assert drift(node) == (Truth.TRUE, "AtNextBoot")
+        assert message(node) == "image: v0 -> numpy v1 (package curl 8.0 -> 8.1)"
+
+
 async def test_an_image_that_does_not_boot_stops_the_rollout_and_its_node_goes_back_by_itself() -> None:
     async with House() as house:
         machines = await room(house, "n1", "n2", "n3")
@@ -325,6 +355,12 @@ async def test_jobs_that_are_under_way_are_waited_for() -> None:
         assert machines.violations == []
         assert len(house.running()) == 1
         assert (await house.store.get(Job, "w")).status.phase == JobPhase.RUNNING
+
+
+def message(node: Node) -> str:
+    condition = find_condition(node.status.conditions, IMAGE_DRIFT)
+    assert condition is not None
+    return condition.message
 
 
 def drift(node: Node) -> tuple[Truth, str]:
