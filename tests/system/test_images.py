@@ -4,6 +4,7 @@ Most of what is built here is kept on the shelf, so only the first run takes a m
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -16,9 +17,10 @@ import pytest
 
 from clip.builder import Builder
 from clip.cache import Shelf
-from clip.errors import ImageError
 from clip.workshop import HostWorkshop
 from crds.image import ImageSpec
+from tests.etcd_server import EtcdServer
+from tests.system.commands import PROJECT, Terminal
 
 CLOUD = "linux-image-cloud-amd64"
 SPEC = {
@@ -66,49 +68,83 @@ def test_a_built_revision_is_a_root_with_its_files_users_and_modules() -> None:
     assert (boot / "vmlinuz").stat().st_size > 2**20 and (boot / "initrd.img").stat().st_size > 2**19
 
 
-@contextlib.contextmanager
-def small_shelf(directory: Path, size: str) -> Iterator[Builder]:
-    directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)], check=True, timeout=10)
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[EtcdServer]:
+    with EtcdServer() as server:
+        yield server
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Path]:
+    """On a disk of its own."""
+    state = tmp_path / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(state)], check=True, timeout=10)
     try:
-        yield Builder(state=directory)
+        yield state / "images"
     finally:
-        subprocess.run(["umount", str(directory)], check=True, timeout=10)
+        subprocess.run(["umount", str(state)], check=True, timeout=10)
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path) -> None:
-    with small_shelf(tmp_path / "small", "40m") as builder:
-        before = mounts(tmp_path)
-        with pytest.raises(ImageError, match="no space is left") as caught:
-            builder.build(ImageSpec(kernel=CLOUD))
-        assert caught.value.reason == "DiskFull"
-        assert mounts(tmp_path) == before
-        assert [path.name for path in builder.shelf.directory.iterdir()] == [".lock"]
+NO_MIRROR = 'Dir::Etc::Parts "/nowhere"; Dir::Etc::Main "/dev/null"; Acquire::http::Proxy "http://127.0.0.1:9"; '
 
 
-NOWHERE = """
+@pytest.mark.parametrize(
+    ("spec", "apt", "reason", "words"),
+    [
+        (
+            {"kernel": "hostname"},
+            "",
+            "NoKernel",
+            "the package hostname brings no kernel; name one linux-image package in spec.kernel",
+        ),
+        ({"kernel": "linux-image-of-nobody"}, "", "UnknownPackage", "there is no package linux-image-of-nobody; correct"),
+        ({"kernel": CLOUD}, "", "DiskFull", "no space is left for it on the head; make room"),
+        ({"kernel": CLOUD}, NO_MIRROR, "MirrorAway", "the mirror does not answer"),
+    ],
+    ids=["no kernel", "unknown package", "disk full", "mirror away"],
+)
+def test_a_build_that_fails_says_why_in_one_line_and_leaves_nothing(
+    etcd: EtcdServer, shelf: Path, tmp_path: Path, spec: dict[str, str], apt: str, reason: str, words: str
+) -> None:
+    config, file, apt_config = (tmp_path / name for name in ("config", "image.yaml", "apt.conf"))
+    config.write_text(json.dumps({"contexts": [{"name": "test", "endpoints": [etcd.endpoint]}], "currentContext": "test"}))
+    file.write_text(json.dumps({"apiVersion": "mx/v1", "kind": "Image", "metadata": {"name": "bad"}, "spec": spec}))
+    apt_config.write_text(apt)
+    terminal = Terminal(config)
+    terminal.mxctl("apply", "-f", str(file))
+    if reason == "DiskFull":
+        subprocess.run(["mount", "-o", "remount,size=40m", str(shelf.parent)], check=True, timeout=10)
+    before = mounts(tmp_path)
+    try:
+        settings = f"MX_STATE={shelf.parent} APT_CONFIG={apt_config}" if apt else f"MX_STATE={shelf.parent}"
+        said = terminal.run(f"{settings} {PROJECT}/.venv/bin/mxctl image build bad", seconds=300)
+        errors = [line for line in said.err.splitlines() if "rror" in line]
+        assert said.code == 1 and said.out == "", said
+        assert len(errors) == 1 and errors[0].startswith("Error: image/bad: node image: ") and words in errors[0]
+        status = json.loads(terminal.mxctl("get", "image", "bad", "-o", "json"))["status"]
+        [condition] = status["conditions"]
+        assert (condition["type"], condition["status"], condition["reason"]) == ("Built", "False", reason)
+        assert errors[0] == f"Error: image/bad: {condition['message']}"
+        assert not status.get("revisions") and not status.get("building")
+    finally:
+        terminal.mxctl("delete", "image", "bad", "--wait=false")
+    assert [path.name for path in shelf.iterdir()] == [".lock"]
+    assert mounts(tmp_path) == before
+    assert not [line for line in processes() if str(shelf) in line]
+
+
+BUILD = """
 import sys
 from pathlib import Path
 from clip.builder import Builder
-from clip.errors import ImageError
 from crds.image import ImageSpec
-try:
-    Builder(state=Path(sys.argv[1])).build(ImageSpec())
-except ImageError as error:
-    print(error.reason)
+Builder(state=Path(sys.argv[1])).build(ImageSpec())
 """
 
 
-def test_a_mirror_that_is_away_is_told_and_nothing_is_left(tmp_path: Path) -> None:
-    said = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", NOWHERE, str(tmp_path)], capture_output=True, text=True, timeout=110, check=False
-    )
-    assert said.stdout == "MirrorAway\n", said.stderr
-    assert [path.name for path in (tmp_path / "images").iterdir()] == [".lock"]
-
-
 def test_a_killed_builder_leaves_no_process_mount_or_directory(tmp_path: Path) -> None:
-    builder = subprocess.Popen([sys.executable, "-c", NOWHERE, str(tmp_path)], stdout=subprocess.DEVNULL)
+    builder = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path)], stdout=subprocess.DEVNULL)
     shelf = tmp_path / "images"
     try:
         wait(lambda: any(shelf.glob(".building-*/whole/*")))

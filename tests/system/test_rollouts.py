@@ -1,8 +1,8 @@
 """Another image under six running jobs, and one that does not boot: real agents, real criu, nodes that are really restarted."""
 
-import asyncio
+import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,26 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from clip.cache import Shelf
-from clip.image import NodeImage
-from crds.image import Image, Revision
-from crds.meta import Metadata
-from crds.node import Node
-from lab.model import Places
-from lab.ready import context_of
-from store.context import connect
-from store.objects import utcnow
-from store.store import Store
 from tests.system.commands import PROJECT, Terminal
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(600)
 
 LAB = "rollsys"
 COUNT = "import time,itertools\nfor i in itertools.count(): print(i, flush=True); time.sleep(.05)"
 NODES = ("n1", "n2", "n3")
 JOBS = [f"w{number}" for number in range(6)]
-GOOD_LAYER, BAD_LAYER = f"files-{LAB}-good", f"files-{LAB}-bad"
-NO_AGENT = "#!/bin/sh\nexit 1\n"
+VERSION, MOTD = {"path": "/etc/mx-version"}, {"path": "/etc/motd", "content": "hello\n"}
+NO_PYTHON = {"path": "/usr/bin/python3", "content": "#!/bin/sh\nexit 1\n", "mode": "0755"}
+"""Nothing of ours starts with that."""
 
 
 @pytest.fixture
@@ -48,58 +39,40 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         power.send_signal(signal.SIGINT)
         power.wait(30)
         terminal.mxctl("lab", "down", "--name", LAB, ok=False)
-        for layer in (GOOD_LAYER, BAD_LAYER):
-            shutil.rmtree(Shelf.of(Places(LAB).state).directory / layer, ignore_errors=True)
         log.close()
 
 
 class Head:
-    """Does what clip does for images: revisions of layers on the shelf."""
+    """Asks for revisions as people do: a spec, mxctl image build."""
 
-    def __init__(self) -> None:
-        self.places = Places(LAB)
-        lab = self.places.load()
-        self.layers = [lab.agent, lab.base]
-        self.first = NodeImage(lab.base, lab.agent, self.places.state).digest
-        self.revisions: list[Revision] = []
+    def __init__(self, terminal: Terminal, directory: Path) -> None:
+        self.terminal = terminal
+        self.file = directory / "image.yaml"
 
-    def layer(self, name: str, files: dict[str, str]) -> str:
-        """A small layer above the others."""
+    def build(self, *files: dict[str, str]) -> str:
+        """The digest of the revision that is current then."""
+        self.apply("Image", "rolled", {"kernel": "linux-image-cloud-amd64", "files": files})
+        said = self.terminal.mxctl("image", "build", "rolled", seconds=900)
+        return re.findall(r"digest (\w{12})", said)[0]
 
-        def build(layer: Path, _lock: int) -> None:
-            for path, text in files.items():
-                file = layer / "root" / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text)
-                file.chmod(0o755)
+    def apply(self, kind: str, name: str, spec: dict[str, object]) -> None:
+        self.file.write_text(json.dumps({"apiVersion": "mx/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}))
+        self.terminal.mxctl("apply", "-f", str(self.file))
 
-        Shelf.of(self.places.state).ensure(name, build)
-        return name
 
-    def publish(self, digest: str, *above: str) -> None:
-        """One more revision, which is current from now on."""
-        number = len(self.revisions) + 1
-        layers = [*above, *self.layers]
-        self.revisions.append(
-            Revision(number=number, digest=digest, layers=layers, boot="none", kernel="none", built=utcnow(), recipe=digest)
-        )
+def give_image(terminal: Terminal, head: Head) -> None:
+    """The nodes are to run it, and are restarted for that while they are empty."""
+    for name in NODES:
+        head.apply("Node", name, {"image": "rolled"})
+    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=ImageDrift", "--timeout=60s")
+    for name in NODES:
+        terminal.mxctl("power", "reset", name, "--timeout", "60s")
+    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=ImageDrift=False", "--timeout=60s")
 
-        def change(image: Image) -> None:
-            image.status.revisions, image.status.current = self.revisions, number
 
-        async def write() -> None:
-            kv = await connect(context_of(self.places))
-            try:
-                store = Store(kv)
-                if number == 1:
-                    await store.create(Image(metadata=Metadata(name="rolled")))
-                    for name in NODES:
-                        await store.change(Node, name, None, lambda node: setattr(node.spec, "image", "rolled"))
-                await store.change_status(Image, "rolled", None, change)
-            finally:
-                await kv.close()
-
-        asyncio.run(write())
+def drift(terminal: Terminal, node: str) -> str:
+    conditions = json.loads(terminal.mxctl("get", "node", node, "-o", "json"))["status"]["conditions"]
+    return next(str(condition["message"]) for condition in conditions if condition["type"] == "ImageDrift")
 
 
 def numbers(terminal: Terminal, job: str) -> list[int]:
@@ -121,29 +94,37 @@ def images(terminal: Terminal) -> list[str]:
     return [terminal.mxctl("get", "node", name, "-o", "jsonpath={.status.facts.image}") for name in NODES]
 
 
-def test_another_image_comes_under_six_jobs_and_one_that_does_not_boot_goes_again(terminal: Terminal) -> None:
-    head = Head()
-    head.publish(head.first)
+def test_another_image_comes_under_six_jobs_and_one_that_does_not_boot_goes_again(terminal: Terminal, tmp_path: Path) -> None:
+    head = Head(terminal, tmp_path)
+    first = head.build(VERSION | {"content": "1\n"})
+    give_image(terminal, head)
+    assert images(terminal) == [first] * 3
     for number, job in enumerate(JOBS):
         terminal.mxctl("run", "--name", job, "--on", NODES[number % 3], "--", "python3", "-c", COUNT)
     for job in JOBS:
         terminal.mxctl("wait", f"job/{job}", "--for=condition=Running", "--timeout=60s")
+    assert head.build(VERSION | {"content": "1\n"}) == first, "nothing changed: the same digest"
     assert terminal.mxctl("rollout", "status").strip() == "every node runs what it should"
 
-    head.publish("222222222222", head.layer(GOOD_LAYER, {"etc/mx-version": "2\n"}))
-    terminal.mxctl("wait", "node/n1", "--for=condition=ImageDrift", "--timeout=20s")
+    second = head.build(VERSION | {"content": "2\n"}, MOTD)
+    terminal.mxctl("wait", "node/n1", "--for=condition=ImageDrift", "--timeout=60s")
+    assert f"rolled {first} -> rolled {second} (file /etc/motd added, file /etc/mx-version changed)" in drift(terminal, "n1")
+    assert terminal.mxctl("image", "diff", "rolled:1", "rolled:2") == "file /etc/motd added\nfile /etc/mx-version changed\n"
+    refused = terminal.run(f"{PROJECT}/.venv/bin/mxctl image rm rolled:1")
+    assert refused.code == 1 and "revision 1 is in use by n1, n2, n3;" in refused.err
     said = terminal.mxctl("rollout", "image", "rolled", "--name", "two", "--deadline", "90s", seconds=300)
     assert "rollout/two is complete: 3 of 3 nodes" in said
-    assert images(terminal) == ["222222222222"] * 3
+    assert images(terminal) == [second] * 3
     for name in NODES:
         assert terminal.mxctl("lab", "exec", "--name", LAB, name, "--", "cat", "/etc/mx-version").strip() == "2"
+    assert "image/rolled:1 removed with agent-" not in terminal.mxctl("image", "rm", "rolled:1")
     before = check_witnesses(terminal)
 
-    head.publish("333333333333", head.layer(BAD_LAYER, {"usr/bin/mx-nodeagent": NO_AGENT}), GOOD_LAYER)
+    head.build(VERSION | {"content": "3\n"}, NO_PYTHON)
     stopped = terminal.run(f"{PROJECT}/.venv/bin/mxctl rollout image rolled --name three --deadline 25s", seconds=200)
     assert stopped.code == 1, stopped.out
     assert "not Ready within 25 s" in stopped.err
-    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=Ready", "--timeout=30s")
-    assert images(terminal) == ["222222222222"] * 3
+    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=Ready", "--timeout=60s")
+    assert images(terminal) == [second] * 3
     assert terminal.mxctl("get", "rollout", "three", "-o", "jsonpath={.status.phase}") == "Stopped"
     assert check_witnesses(terminal) > before
