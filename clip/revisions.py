@@ -11,7 +11,8 @@ from clip.builder import Built
 from clip.errors import ClipError, ImageError
 from crds.image import BUILDING, BUILT, COMPLETE, Building, Image, Revision
 from crds.meta import Truth, set_condition
-from crds.node import Node
+from crds.node import Node, is_being_updated
+from crds.rollout import Rollout, RolloutPhase
 
 
 class RevisionError(ClipError):
@@ -78,19 +79,42 @@ def _chosen(image: Image, current: Revision, to: int | None) -> Revision:
     raise RevisionError(f"{image.label}: there is no older revision than {current.number} to go back to; see mxctl image list")
 
 
-def remove(image: Image, number: int, nodes: Iterable[Node]) -> Revision:
+def remove(image: Image, number: int, nodes: Iterable[Node], rollouts: Iterable[Rollout] = ()) -> Revision:
     """Takes a revision out. RevisionError for the current one, and for one that nodes run or would boot, naming them."""
     revision = find(image, number)
     if number == image.status.current:
         raise RevisionError(f"{image.label}: revision {number} is the current one; build another or roll back, then remove it")
     others = [other for other in image.status.revisions if other is not revision]
-    users = [] if any(other.digest == revision.digest for other in others) else users_of(revision, nodes)
-    if users:
-        raise RevisionError(
-            f"{image.label}: revision {number} is in use by {', '.join(users)}; bring them to another by a rollout, then remove it"
-        )
+    check_unused(image, revision, nodes, rollouts)
     image.status.revisions = others
     return revision
+
+
+def check_unused(image: Image, revision: Revision, nodes: Iterable[Node], rollouts: Iterable[Rollout] = ()) -> None:
+    """RevisionError naming who needs this revision, and no other revision of its content is there for them."""
+    if any(other.digest == revision.digest and other.number != revision.number for other in image.status.revisions):
+        return
+    users = users_of(revision, nodes)
+    users += sorted(rollout.label for rollout in rollouts if _goes_to(rollout, image.name, revision.digest))
+    if users:
+        raise RevisionError(
+            f"{image.label}: revision {revision.number} is in use by {', '.join(users)}; "
+            "bring the nodes to another by a rollout, then remove it"
+        )
+
+
+def put_back(image: Image, revision: Revision) -> None:
+    """A revision that was taken out, where it was."""
+    if image.status.numbered(revision.number) is None:
+        image.status.revisions = sorted([*image.status.revisions, revision], key=lambda found: found.number)
+
+
+def _goes_to(rollout: Rollout, image: str, digest: str) -> bool:
+    """A rollout that stopped finds it gone, if somebody resumes it after all, and says so."""
+    on_its_way = rollout.status.phase in (RolloutPhase.PROGRESSING, RolloutPhase.PAUSED)
+    return on_its_way and digest == rollout.status.revisions.get(
+        image, rollout.spec.revision if rollout.spec.image == image else None
+    )
 
 
 def find(image: Image, number: int) -> Revision:
@@ -108,8 +132,9 @@ def users_of(revision: Revision, nodes: Iterable[Node]) -> list[str]:
 
 
 def digests_of(node: Node) -> set[str]:
-    """Digests of the revisions that a node runs, boots next, or would be put back on."""
-    assignments = (node.status.assigned, node.status.good)
+    """Digests of the revisions that a node runs, boots next, is on its way to, or would be put back on."""
+    update = node.status.update if is_being_updated(node) else None
+    assignments = (node.status.assigned, node.status.good, *((update.target, update.before) if update else ()))
     return {node.status.facts.image, *(assignment.revision for assignment in assignments if assignment)} - {""}
 
 

@@ -11,7 +11,7 @@ from clip.builder import Builder
 from clip.errors import ClipError
 from clip.images import Images, layer_owner
 from clip.progress import reporting
-from clip.revisions import find, remove, roll_back, users_of
+from clip.revisions import check_unused, find, put_back, remove, roll_back, users_of
 from clip.workshop import HostWorkshop
 from crds import keys
 from crds.image import BUILT, Image, Revision
@@ -20,6 +20,7 @@ from crds.manifest import Manifest, differences
 from crds.meta import Truth, find_condition
 from crds.node import Node
 from crds.quantity import human_memory
+from crds.rollout import Rollout
 from mxctl.core.failures import Failure
 from mxctl.core.reading import warn_of
 from mxctl.core.session import Session, run
@@ -31,6 +32,7 @@ from mxctl.output.age import age
 from mxctl.output.table import table
 from store.errors import Conflict
 from store.informer import Informer
+from store.kv import KeyValue
 from store.objects import utcnow
 
 _ATTEMPTS = 5
@@ -258,10 +260,29 @@ async def _rm(session: Session, builder: Builder, words: tuple[str, ...]) -> Non
 
 
 async def _remove(session: Session, word: str) -> tuple[Image, Revision]:
+    """A rollout that begins a node in this very moment compares the image, so it is seen afterwards, or finds the revision gone."""
+    obj, revision, manifest = await _take_out(session, word)
+    nodes, rollouts = await _users(session)
+    try:
+        check_unused(obj, revision, nodes, rollouts)
+    except ClipError as error:
+        await session.store.change_status(Image, obj.name, None, lambda now: put_back(now, revision))
+        if manifest is not None:
+            await session.store.transaction().put(manifest.key, Manifest.model_validate_json(manifest.value)).commit()
+        raise Failure(str(error)) from error
+    return obj, revision
+
+
+async def _users(session: Session) -> tuple[Sequence[Node], Sequence[Rollout]]:
+    return (await session.store.list(Node)).items, (await session.store.list(Rollout)).items
+
+
+async def _take_out(session: Session, word: str) -> tuple[Image, Revision, KeyValue | None]:
     for attempt in range(_ATTEMPTS):
         obj, revision = await _revision(session, word)
+        manifest = await session.kv.get(keys.manifest(obj.name, revision.digest))
         try:
-            remove(obj, revision.number, (await session.store.list(Node)).items)
+            remove(obj, revision.number, *await _users(session))
         except ClipError as error:
             raise Failure(str(error)) from error
         transaction = session.store.transaction().put_status(obj)
@@ -269,7 +290,7 @@ async def _remove(session: Session, word: str) -> tuple[Image, Revision]:
             transaction.delete(keys.manifest(obj.name, revision.digest))
         try:
             await transaction.commit()
-            return obj, revision
+            return obj, revision, manifest
         except Conflict:
             if attempt + 1 == _ATTEMPTS:
                 raise

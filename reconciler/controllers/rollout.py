@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from crds import keys
 from crds.assignment import Assignment
+from crds.image import Image
 from crds.meta import Resource
 from crds.migration import Migration
 from crds.node import Node
@@ -157,6 +158,9 @@ def _view(context: Context, rollout: Rollout, node: Node, who: Tenants) -> NodeV
     world, status = context.world, node.status
     alive = world.alive.get(node.name)
     wanted, why = _wanted(world, rollout, node)
+    if rollout.spec.undo:
+        before = status.update.before if status.update else None
+        why = _missing(world, before.image, before.revision) if before else ""
     view = NodeView(
         name=node.name,
         ready=is_ready(world, node.name),
@@ -203,7 +207,17 @@ def _wanted(world: World, rollout: Rollout, node: Node) -> tuple[Assignment | No
     digest = rollout.status.revisions.get(image)
     if digest is None:
         return None, f"image/{image} has no revision yet: build it with mxctl image build {image}"
+    if missing := _missing(world, image, digest):
+        return None, missing
     return wanted_assignment(world.cluster, node, image, digest), ""
+
+
+def _missing(world: World, image: str, digest: str) -> str:
+    """Why it cannot be booted any more; empty when it can."""
+    found = world.find(Image, image)
+    if found is not None and found.status.of_digest(digest) is not None:
+        return ""
+    return f"image/{image} has no revision {digest} any more: see mxctl image list, and begin another rollout"
 
 
 # --- what is written ---
@@ -240,6 +254,8 @@ async def _write(context: Context, rollout: Rollout, change: Change) -> None:
     transaction = context.store.transaction().put_status(new)
     key = keys.power_request(node.name)
     transaction.expect(*world.expect(key, keys.alive(node.name)))
+    if change.begin:  # whoever removes the revision meanwhile sees the node, or this fails
+        transaction.expect(*world.expect(world.object_key(Image, change.target.image)))
     if change.restart:
         transaction.put(key, _request(context, rollout, new, update))
     elif change.cancel:

@@ -48,7 +48,7 @@ class NodeView:
     age: float = 0.0
     wanted: Assignment | None = None
     why_unknown: str = ""
-    """Why ``wanted`` is None."""
+    """Why ``wanted`` is None; when the rollout is undone: why it cannot go back to what it ran before."""
     occupants: tuple[str, ...] = ()
     """What lives on it, in words; empty: it may be restarted."""
     restart: Restart | None = None
@@ -262,7 +262,7 @@ def _begin(rules: Rules, nodes: Sequence[NodeView], active: int) -> list[Change]
 def _target(rules: Rules, node: NodeView) -> Assignment | None:
     if not rules.undo:
         return node.wanted
-    return node.update.before if _is_mine(rules, node) and node.update else None
+    return node.update.before if _is_mine(rules, node) and node.update and not node.why_unknown else None
 
 
 def _is_mine(rules: Rules, node: NodeView) -> bool:
@@ -305,7 +305,7 @@ def _message(rules: Rules, nodes: Sequence[NodeView], mine: Sequence[NodeView], 
         return f"stopped: {'; '.join(failed)}"
     if mine:
         return "; ".join(f"{node.name}: {node.update.message}" for node in mine if node.update)
-    unknown = sorted({node.why_unknown for node in nodes if node.wanted is None and node.why_unknown and not rules.undo})
+    unknown = sorted({node.why_unknown for node in nodes if node.why_unknown and not _is_done(rules, node)})
     if unknown:
         return "; ".join(unknown)
     if done == len(nodes):

@@ -15,6 +15,7 @@ from crds.image import Image
 from crds.manifest import Manifest
 from crds.meta import Truth, find_condition
 from crds.node import Node
+from crds.rollout import Rollout, RolloutPhase
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -76,7 +77,7 @@ def test_what_cannot_be_gone_back_to_is_told() -> None:
 
 def test_a_revision_in_use_is_not_removed_and_its_nodes_are_named() -> None:
     obj = history("aa", "bb")
-    with pytest.raises(RevisionError, match="revision 1 is in use by n1, n2; bring them to another"):
+    with pytest.raises(RevisionError, match="revision 1 is in use by n1, n2; bring the nodes to another"):
         revisions.remove(obj, 1, [node("n2", "aa"), node("n1", "aa"), node("n3", "bb")])
     with pytest.raises(RevisionError, match="revision 2 is the current one"):
         revisions.remove(obj, 2, [])
@@ -95,6 +96,24 @@ def test_what_a_node_will_boot_or_be_put_back_on_counts_as_in_use() -> None:
     assigned = {"assigned": {"image": "numpy", "revision": "aa"}, "good": {"image": "numpy", "revision": "bb"}}
     waiting = Node.model_validate({"metadata": {"name": "n1"}, "status": assigned})
     assert revisions.digests_of(waiting) == {"aa", "bb"}
+
+
+def test_what_a_rollout_brings_nodes_to_counts_as_in_use() -> None:
+    begun = {"rollout": "r", "uid": "u", "created": NOW, "since": NOW, "step": "Draining"}
+    update = begun | {"target": {"image": "numpy", "revision": "aa"}, "before": {"image": "numpy", "revision": "cc"}}
+    emptied = Node.model_validate({"metadata": {"name": "n1"}, "status": {"update": update}})
+    assert revisions.digests_of(emptied) == {"aa", "cc"}
+    done = Node.model_validate({"metadata": {"name": "n1"}, "status": {"update": update | {"step": "Updated"}}})
+    assert revisions.digests_of(done) == set()
+    obj = history("aa", "bb")
+    going = Rollout.model_validate({"metadata": {"name": "r"}, "status": {"revisions": {"numpy": "aa"}}})
+    with pytest.raises(RevisionError, match="revision 1 is in use by n1, rollout/r; bring"):
+        revisions.remove(obj, 1, [emptied], [going])
+    over = going.model_copy(update={"status": going.status.model_copy(update={"phase": RolloutPhase.COMPLETE})})
+    removed = revisions.remove(obj, 1, [done], [over])
+    revisions.put_back(obj, removed)
+    revisions.put_back(obj, removed)
+    assert [revision.number for revision in obj.status.revisions] == [1, 2]
 
 
 def test_numbers_are_never_used_again() -> None:

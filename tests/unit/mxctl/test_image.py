@@ -13,6 +13,7 @@ from clip.images import Images
 from crds.image import Image, ImageSpec
 from crds.node import Node
 from mxctl import image as verbs
+from mxctl.core.session import Session
 from store.store import Store
 from tests.fakes.workshop import FakeWorkshop
 from tests.unit.mxctl.terminal import Terminal
@@ -135,6 +136,25 @@ def test_rm_removes_the_revision_and_the_layers_only_it_had(mx: Terminal, builde
     assert {path.name.split("-")[0] for path in builder.shelf.directory.glob("[!.]*")} == {"agent", "kernel", "base", "boot"}
     assert mx.run("image", "rm", "numpy:3").err.startswith("Error: image/numpy: revision 3 is the current one")
     assert mx.run("image", "rm", "numpy").code == 1
+
+
+def test_rm_puts_back_what_a_rollout_begins_with_at_that_moment(mx: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_revisions(mx)
+    before = mx.run("image", "list").out
+    looks = []
+
+    async def users(_: Session) -> object:
+        looks.append(1)
+        node = Node.model_validate({"metadata": {"name": "n1"}})
+        node.status.facts.image = first
+        return ([] if len(looks) == 1 else [node]), []
+
+    first = before.splitlines()[-1].split()[2]
+    monkeypatch.setattr(verbs, "_users", users)
+    said = mx.run("image", "rm", "numpy:1")
+    assert said.code == 1 and "revision 1 is in use by n1;" in said.err and said.out == ""
+    assert mx.run("image", "list").out == before
+    assert mx.run("image", "diff", "numpy:1", "numpy:2").code == 0, "what is in it is known again, too"
 
 
 def test_who_cannot_build_sees_how_mx_clip_does_it(mx: Terminal, builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:

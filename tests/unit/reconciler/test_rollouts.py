@@ -291,6 +291,24 @@ async def test_what_is_built_during_a_rollout_is_another_one_s_matter() -> None:
         assert (await machines.state()).status.phase == RolloutPhase.COMPLETE
 
 
+async def test_nothing_is_brought_to_a_revision_that_was_removed() -> None:
+    async with House() as house:
+        machines = await room(house, "n1", "n2")
+        await machines.image("v1", "v2")
+        await machines.rollout(image="numpy")
+        await house.advance(300)
+        assert machines.running_revisions() == {"n1": "v2", "n2": "v2"}
+        await machines.image("v2")
+        await house.change(Rollout, "r", lambda r: setattr(r.spec, "undo", True))
+        await house.advance(60)
+        assert (await machines.state()).status.message.startswith("image/numpy has no revision v1 any more")
+        await machines.rollout("b", image="numpy", revision="v1")
+        await house.advance(60)
+        assert (await machines.state("b")).status.message.startswith("image/numpy has no revision v1 any more")
+        assert machines.running_revisions() == {"n1": "v2", "n2": "v2"}
+        assert len(machines.resets) == 2
+
+
 async def test_a_deleted_rollout_leaves_no_node_half_updated() -> None:
     async with House() as house:
         machines = await room(house, "n1", "n2")
