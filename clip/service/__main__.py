@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from clip.authority import fingerprint_of
-from clip.service.config import HTTP_PORT, TFTP, Config
+from clip.service.config import HTTP_PORT, RUN, TFTP, Config
 from clip.service.daemon import Clip
 from clip.table import Revision
 from clip.tokens import TOKENS
@@ -29,6 +29,7 @@ def parse(arguments: list[str]) -> tuple[Config, list[str], Tls | None, bool]:
     parser.add_argument("--state", type=Path, default=Path("/var/lib/mx/clip"), help="our files (default: %(default)s)")
     parser.add_argument("--join", default="", metavar="HOST:PORT", help="mx-join, from which machines get their certificates")
     parser.add_argument("--tokens", type=Path, default=TOKENS, help="hashes of tokens, as mx-join has it (default: %(default)s)")
+    parser.add_argument("--run", type=Path, default=RUN, help="what may be forgotten at a reboot (default: %(default)s)")
     parser.add_argument("--images", type=Path, default=Path("/var/lib/mx/images"), help="shelf of layers (default: %(default)s)")
     parser.add_argument("--shared", type=Path, default=Path("/shared"), help="the shared file system (default: %(default)s)")
     parser.add_argument("--http-port", type=int, default=HTTP_PORT, help="(default: %(default)s)")
@@ -57,6 +58,7 @@ def config_of(options: argparse.Namespace, tls: Tls | None) -> Config:
         interface=options.interface,
         etcd=options.endpoints,
         state=options.state,
+        run=options.run,
         images=options.images,
         shared=options.shared,
         http_port=options.http_port,

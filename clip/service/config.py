@@ -11,6 +11,7 @@ from clip.table import Revision
 from clip.tokens import TOKENS
 
 HTTP_PORT = 8080
+RUN = Path("/run/mx-dnsmasq")
 TFTP = Path("/usr/lib/ipxe")
 
 
@@ -27,6 +28,8 @@ class Config:
     http_port: int = HTTP_PORT
     tftp: Path = TFTP
     proxy: bool = False
+    run: Path | None = None
+    """A directory that survives restarts of services, not of the machine; None: ``state``."""
     power: Path = DIRECTORY
     """Files with the credentials of machines' controllers."""
     join: str = ""
@@ -56,6 +59,11 @@ class Config:
         return self.state / "dnsmasq.log"
 
     @property
+    def leases(self) -> Path:
+        """In memory: dnsmasq waits for the disk at each new one, which makes 500 machines at once wait for seconds."""
+        return (self.run or self.state) / "dnsmasq.leases"
+
+    @property
     def dnsmasq_pid(self) -> Path:
         return self.state / "dnsmasq.pid"
 
@@ -83,7 +91,7 @@ class Config:
             server=self.server,
             http_port=self.http_port,
             hosts=str(self.hosts),
-            leases=str(self.state / "dnsmasq.leases"),
+            leases=str(self.leases),
             log=str(self.dnsmasq_log),
             tftp=str(self.tftp),
             proxy=self.proxy,

@@ -24,7 +24,7 @@ def write_all(config: Config, table: Table) -> list[str]:
     hosts = dnsmasq.host_files(table)  # all of it is rendered before anything is written
     settings = dnsmasq.config(config.dhcp_settings, table.network)
     exports = nfs.ganesha(config.nfs_settings, table)
-    for directory in (config.hosts, config.nodes, config.recovery):
+    for directory in (config.hosts, config.nodes, config.recovery, config.leases.parent):
         directory.mkdir(parents=True, exist_ok=True)
     for row in table.rows:
         (config.nodes / row.name).mkdir(mode=0o700, exist_ok=True)

@@ -13,6 +13,8 @@ from clip.setup.config import Dhcp, HeadConfig
 
 UNITS = "/etc/systemd/system"
 TLS, AUTHORITY, TOKENS = "/etc/mx/tls", "/var/lib/mx/authority", "/var/lib/mx/tokens"
+RUN = "mx-dnsmasq"
+"""Its leases, below /run."""
 ETCD_STATE = "mx-etcd"
 ETCD_DATA = f"/var/lib/{ETCD_STATE}"
 """systemd keeps it below /var/lib/private, for a user that is made for each run, and links it here."""
@@ -173,7 +175,7 @@ def _dnsmasq(config: HeadConfig) -> Unit:
             "CAP_DAC_OVERRIDE",
         ),
         writes=(config.state,),
-        lines=f"TimeoutStartSec={WAIT_SECONDS}\n{NO_MORE}",
+        lines=f"RuntimeDirectory={RUN}\nRuntimeDirectoryPreserve=yes\nTimeoutStartSec={WAIT_SECONDS}\n{NO_MORE}",
     )
 
 
