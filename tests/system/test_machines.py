@@ -1,0 +1,256 @@
+"""Real machines: bare ones, emulated, that boot over the network from a lab's own head. No fake anywhere.
+
+The everyday test boots one. What is marked soak is all that CLiP promises of machines: two that are declared and one that is not,
+moves between them in every way, faults of machines in the middle of moves, and services that are killed while machines boot.
+"""
+
+import random
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab import network, node, qmp
+from lab.model import HEAD, Lab, Places
+from tests.system.commands import PROJECT, Terminal
+
+pytestmark = pytest.mark.timeout(1800)
+
+COUNT = "import time,itertools\nkept=bytearray(24<<20)\nfor i in itertools.count(): print(i, flush=True); time.sleep(.1)"
+BUILD_SECONDS = 900  # with layers that are not there yet, from a slow mirror
+SECONDS = 400  # for emulated machines on a busy host
+SERVICES = {"dnsmasq": "dnsmasq", "nfs": "ganesha.nfsd", "clip": "mx-clip", "reconciler": "mx-reconciler"}
+MODES = ("stop", "pre-copy", "post-copy")
+
+
+def until(holds: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.3)
+
+
+class Rack:
+    """A lab of machines, and what a person sees of it."""
+
+    def __init__(self, terminal: Terminal, name: str) -> None:
+        self.mxctl, self.name, self.places = terminal.mxctl, name, Places(name)
+
+    @property
+    def lab(self) -> Lab:
+        return self.places.load()
+
+    def phase(self, what: str) -> str:
+        """Second column of ``mxctl get nodes`` or, for a job, of ``get jobs``."""
+        table = self.mxctl("get", "jobs" if what.startswith("w") else "nodes")
+        return next((line.split()[1] for line in table.splitlines() if line.split()[:1] == [what]), "")
+
+    def where(self, job: str) -> str:
+        return next(line.split()[2] for line in self.mxctl("get", "jobs").splitlines() if line.split()[:1] == [job])
+
+    def ready(self, name: str) -> None:
+        until(lambda: self.phase(name) == "Ready", f"{name} is Ready; its console: {self.console(name)}")
+
+    def console(self, name: str) -> str:
+        return self.mxctl("lab", "console", "--name", self.name, name, ok=False)[-1500:]
+
+    def starts(self) -> dict[str, int]:
+        """How often each service of the head was started."""
+        return {name: int(str(state["starts"])) for name, state in node.services(self.lab.node(HEAD)).items()}
+
+    def kill(self, service: str) -> None:
+        """SIGKILL to one of the head's services, which is started again."""
+        before = self.starts()[service]
+        pid = str(node.services(self.lab.node(HEAD))[service]["pid"])
+        subprocess.run(node.command_line(self.name, self.lab.node(HEAD), ["kill", "-9", pid]), check=True, timeout=30)
+        until(lambda: self.starts()[service] > before, f"{service} was started again", 60)
+
+    def count(self, job: str, on: str, *options: str) -> None:
+        self.mxctl("run", "--name", job, "--on", on, *options, "--", "python3", "-c", COUNT)
+        until(lambda: len(self.numbers(job)) > 5, f"{job} counts")
+
+    def numbers(self, job: str) -> list[int]:
+        """What it counted; fails when a number is missing, came twice or at the wrong place: then it was lost, or ran twice."""
+        logs = list(self.places.shared.glob(f".mx/jobs/default/{job}-*/output.log"))
+        text = logs[0].read_text() if logs else ""
+        found = [int(line) for line in text[: text.rfind("\n") + 1].split()]
+        assert found == list(range(len(found))), f"{job}: not every number once: {found[-50:]}"
+        return found
+
+    def goes_on(self, job: str) -> None:
+        wanted = len(self.numbers(job)) + 10
+        until(lambda: len(self.numbers(job)) >= wanted, f"{job} counts on")
+
+    def move(self, job: str, mode: str, *, ok: bool = True) -> str:
+        to = "n2" if self.where(job) == "n1" else "n1"
+        return self.mxctl("migrate", job, to, "--mode", mode, "--wait", "--timeout", "5m", ok=ok, seconds=SECONDS)
+
+    def frozen(self, said: str) -> int:
+        """Milliseconds, from what a move said."""
+        found = re.search(r"frozen for (\d+)", said)
+        assert found, said
+        return int(found[1])
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    return Terminal(tmp_path_factory.mktemp("mx") / "config")
+
+
+def up(terminal: Terminal, name: str, *options: str) -> Rack:
+    terminal.mxctl("lab", "up", "--name", name, *options, seconds=BUILD_SECONDS)
+    return Rack(terminal, name)
+
+
+# --- every day ---
+
+
+def test_a_bare_machine_becomes_a_node_and_runs_jobs_while_the_head_loses_its_services(terminal: Terminal) -> None:
+    try:
+        rack = up(terminal, "machone", "--machines", "1")
+        assert rack.phase("n1") == "Ready"
+        described = rack.mxctl("describe", "node", "n1")
+        assert all(f"    {stage}: " in described for stage in ("dhcp", "ipxe", "kernel", "root", "agent")), described
+        rack.mxctl("run", "--name", "wname", "--", "sh", "-c", "uname -nr; cat /proc/cmdline; test -e /etc/mx/machine")
+        rack.count("wcount", "n1")
+        until(lambda: rack.phase("wname") == "Succeeded", "a job runs to its end on it")
+        [log] = rack.places.shared.glob(".mx/jobs/default/wname-*/output.log")
+        assert log.read_text().startswith("n1 ") and "mx.layers=" in log.read_text()
+        for service in ("nfs", "clip"):
+            rack.kill(service)
+            rack.goes_on("wcount")
+        assert rack.phase("n1") == "Ready"
+    finally:
+        terminal.mxctl("lab", "down", "--name", "machone", ok=False)
+
+
+# --- all of it ---
+
+
+@pytest.fixture(scope="module")
+def rack(terminal: Terminal) -> Iterator[Rack]:
+    """Two machines and one that nobody declared."""
+    try:
+        yield up(terminal, "machall", "--machines", "2", "--undeclared", "1")
+    finally:
+        terminal.mxctl("lab", "down", "--name", "machall", ok=False)
+
+
+@pytest.fixture
+def job(rack: Rack) -> Iterator[str]:
+    """A job that counts, on n1."""
+    for name in ("n1", "n2"):
+        rack.ready(name)
+    name = f"w{random.getrandbits(24):06x}"
+    rack.count(name, "n1")
+    yield name
+    rack.mxctl("delete", "job", name, ok=False)
+
+
+@pytest.mark.soak
+def test_machines_come_up_by_themselves_and_one_more_when_it_is_approved(rack: Rack) -> None:
+    image = re.search(r"image: (\S+)", rack.mxctl("get", "node", "n1", "-o", "yaml"))
+    assert image
+    rack.mxctl("apply", "-f", str(PROJECT / "examples/cluster.yaml"))
+    rack.mxctl("delete", "balancepolicy", "spread")  # nothing is to move but what these tests move
+    starts = rack.starts()
+    [unknown] = [each for each in rack.lab.workers if each.machine and not each.machine.declared]
+    until(lambda: rack.phase(unknown.mac) == "Discovered", "the third is seen")
+    rack.mxctl("approve", "node", unknown.mac, "--name", "n5", "--image", image[1])
+    rack.ready("n5")
+    assert rack.starts() == starts, "something had to be started again for it"
+    assert {rack.phase(name) for name in ("n1", "n2", "n5")} == {"Ready"}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mode", MODES)
+def test_a_job_moves_between_machines_and_back(rack: Rack, job: str, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        told = rack.move(job, mode)
+        rack.goes_on(job)
+        with capsys.disabled():
+            print(f"\n{told.strip().splitlines()[-1]}")
+        assert rack.frozen(told) > 0
+    assert rack.where(job) == "n1"
+
+
+def cut(rack: Rack, name: str, pause: float) -> None:
+    """Its plug is pulled for a while."""
+    tap = ["ip", "-n", rack.places.netns, "link", "set", f"v-{name}"]
+    network.cut(rack.places, name)
+    time.sleep(pause)
+    subprocess.run([*tap, "up"], check=True, timeout=30)
+
+
+def pause(rack: Rack, name: str, seconds: float) -> None:
+    """The whole machine stands still for a while, its clock too."""
+    socket = rack.places.node(name) / "machine/qmp.sock"
+    qmp.execute(socket, "stop")
+    time.sleep(seconds)
+    qmp.execute(socket, "cont")
+
+
+FAULTS: dict[str, Callable[[Rack], None]] = {
+    "the source's network is away": lambda rack: cut(rack, "n1", 3),
+    "the destination's network is away": lambda rack: cut(rack, "n2", 3),
+    "the source is not heard until it is missed": lambda rack: cut(rack, "n1", 40),
+    "the destination stands still": lambda rack: pause(rack, "n2", 5),
+    "the destination stands still until it is missed": lambda rack: pause(rack, "n2", 40),
+    "the file server is started again": lambda rack: rack.kill("nfs"),
+    "the reconciler is started again": lambda rack: rack.kill("reconciler"),
+    "etcd is started again": lambda rack: rack.kill("etcd"),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_machine_in_the_middle_of_a_move(rack: Rack, job: str, fault: str, mode: str) -> None:
+    """Wherever the job is afterwards: it lives, once, and has left no number out."""
+    rack.mxctl("migrate", job, "n2", "--mode", mode)
+    time.sleep(random.uniform(0, 8))  # anywhere in it: what has to hold then holds always
+    FAULTS[fault](rack)
+    for name in ("n1", "n2"):
+        rack.ready(name)
+    until(lambda: rack.phase(job) == "Running", "the job runs")
+    rack.goes_on(job)
+
+
+@pytest.mark.soak
+def test_the_destination_loses_its_power_in_the_middle_of_a_move(rack: Rack, job: str) -> None:
+    rack.mxctl("migrate", job, "n2", "--mode", "pre-copy")
+    time.sleep(2)  # long before anything could have been committed: the memory goes ahead in several seconds
+    rack.mxctl("lab", "stop-node", "--name", rack.name, "n2", "--hard")
+    until(lambda: rack.phase(job) == "Running", "the job runs")
+    rack.goes_on(job)
+    assert rack.where(job) == "n1"
+    rack.mxctl("lab", "start-node", "--name", rack.name, "n2", seconds=SECONDS)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("service", SERVICES)
+def test_services_that_are_killed_delay_boots_and_lose_none(rack: Rack, job: str, service: str) -> None:
+    """Three times while n2 boots, at any moment; the job on n1 goes on."""
+    rack.mxctl("lab", "stop-node", "--name", rack.name, "n2", "--hard")
+    command = [str(PROJECT / ".venv/bin/mxctl"), "lab", "start-node", "--name", rack.name, "n2"]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as boot:
+        for _ in range(3):
+            time.sleep(random.uniform(1, 12))
+            rack.kill(service)
+        said, _ = boot.communicate(timeout=SECONDS)
+    assert boot.returncode == 0, said
+    rack.ready("n2")
+    rack.goes_on(job)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_both_kinds_of_firmware_boot(terminal: Terminal, firmware: str) -> None:
+    name = f"mach{firmware}"
+    try:
+        rack = up(terminal, name, "--machines", "1", "--firmware", firmware)
+        assert f"firmware: {firmware}" in rack.mxctl("get", "node", "n1", "-o", "yaml")
+    finally:
+        terminal.mxctl("lab", "down", "--name", name, ok=False)
