@@ -18,7 +18,7 @@ from nodeagent.agent import Agent
 from nodeagent.cgroups import Cgroups
 from nodeagent.config import DATA_PORT, Config, Timing
 from nodeagent.credentials import prepare, until_signed
-from nodeagent.errors import AgentError
+from nodeagent.errors import AgentError, EngineFailed
 from nodeagent.hooks import Hooks
 from nodeagent.links import BRIDGE
 from nodeagent.load import LoadSampler
@@ -86,14 +86,23 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
     cgroups = Cgroups()
     cgroups.prepare()
     await asyncio.to_thread(mount_images, config.images, config.run / "copies")
-    tls, config = await _enrolled(config, options.invited)
+    engine = NamespaceEngine(config.run, config.shared, cgroups, bridge=options.bridge)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_try_criu(engine))  # seconds on a machine that boots, which waits for its certificate meanwhile
+        tls, config = await _enrolled(config, options.invited)
     kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")], tls=tls)
     try:
-        engine = NamespaceEngine(config.run, config.shared, cgroups, bridge=options.bridge)
         image, assigned = facts.image_digest(), facts.assigned_digest()
         await Agent(config, kv, engine, LoadSampler(cgroups), hooks=hooks, image=image, assigned=assigned).run()
     finally:
         await kv.close()
+
+
+async def _try_criu(engine: NamespaceEngine) -> None:
+    """The engine remembers what criu can do here. Who asks for it next is told what is wrong."""
+    with contextlib.suppress(EngineFailed):
+        await engine.version()
+        await engine.features()
 
 
 async def _enrolled(config: Config, invited: Path | None) -> tuple[Tls | None, Config]:

@@ -34,6 +34,7 @@ class NamespaceEngine:
         self.cgroups = cgroups or Cgroups()
         self._copies = run / "copies"
         self._criu = program or criu.Criu()
+        self._tried: list[str] | None = None
 
     @property
     def fences(self) -> bool:
@@ -49,8 +50,10 @@ class NamespaceEngine:
         return await self._criu.version()
 
     async def features(self) -> list[str]:
-        """Ways of moving; ``network`` when there is a bridge to plug jobs in."""
-        features = await find_features(self._criu)
+        """Ways of moving, tried once; ``network`` when there is a bridge to plug jobs in."""
+        if self._tried is None:
+            self._tried = await find_features(self._criu)
+        features = list(self._tried)
         if not links.is_bridge(self.bridge):
             log.warning("there is no bridge %s: jobs with a network of their own cannot run here; see --bridge", self.bridge)
             return features
