@@ -20,6 +20,7 @@ NODES = "/mx/nodes/"
 PLACEMENTS = "/mx/placements/"
 PUBLIC = "/mx/public/"
 """What every agent may read."""
+FILES = "/mx/public/files"
 HOSTS = "/mx/public/hosts/"
 REVOKED = "/mx/public/revoked/"
 
@@ -77,6 +78,11 @@ def alive(node: str) -> str:
 def load(node: str) -> str:
     """The node's load vector."""
     return f"{NODES}{node}/load"
+
+
+def files(node: str) -> str:
+    """What the node has where jobs have programs."""
+    return f"{NODES}{node}/files"
 
 
 def report(node: str, namespace: str, job: str) -> str:

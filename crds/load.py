@@ -49,6 +49,8 @@ class Alive(Model):
     """Digest of the image the node runs."""
     assigned: str = ""
     """Digest of the Assignment it booted with; empty on machines that mx does not boot."""
+    root: str = ""
+    """Names the node's own files: the image's digest, or the node itself where it runs none. Nodes with the same have the same."""
     cpu: Cpu = 0.0
     """Cores for jobs, quota included."""
     memory: Memory = 0

@@ -126,6 +126,8 @@ class JobReport(Model):
     """Resident bytes when last looked at."""
     obstacles: list[Obstacle] | None = None
     """Why it cannot be moved at the moment; empty when it can, as far as is known; unset while nobody has looked."""
+    files: list[str] | None = None
+    """Files of this node that it has mapped, when somebody wants to compare them with those of other nodes."""
     checkpoint: CheckpointReport | None = None
     """Latest checkpoint taken here."""
     restored: RestoreReport | None = None

@@ -93,7 +93,8 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
     kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")], tls=tls)
     try:
         image, assigned = facts.image_digest(), facts.assigned_digest()
-        await Agent(config, kv, engine, LoadSampler(cgroups), hooks=hooks, image=image, assigned=assigned).run()
+        root = image or config.node  # nobody else has the files of a machine that runs no image
+        await Agent(config, kv, engine, LoadSampler(cgroups), hooks=hooks, image=image, assigned=assigned, root=root).run()
     finally:
         await kv.close()
 

@@ -38,6 +38,7 @@ from nodeagent.ledger import Ledger
 from nodeagent.load import Watched
 from nodeagent.pages import Pages, TcpPages
 from nodeagent.processor import cpu_flags
+from nodeagent.programs import Programs
 from nodeagent.renewal import keep_certificate
 from nodeagent.space import Room, remove_strays
 from nodeagent.stdio.frames import BESIDE, PURPOSE
@@ -70,6 +71,7 @@ class Agent:
         hooks: Hooks | None = None,
         image: str = "",
         assigned: str = "",
+        root: str = "",
         network: Callable[[Config], Exchange] | None = None,
         pages: Callable[[Config], Pages] = TcpPages,
         clock: Clock | None = None,
@@ -81,6 +83,7 @@ class Agent:
         self._hooks = hooks or NoHooks()
         self._image = image
         self._assigned = assigned
+        self._root = root
         self._network = network or tcp_exchange
         self._pages = pages
         self._clock = clock or SystemClock()
@@ -101,6 +104,7 @@ class Agent:
         self._fence = Fence(config.run, engine, ttl=config.timing.lease, clock=self._clock.boottime)
         self._heartbeat.held = self._fence.hold
         self._ledger = Ledger(kv, config.node, self._heartbeat)
+        self._programs = Programs(kv, config.node, self._heartbeat)
         self._exchange: Exchange | None = None
 
     @property
@@ -136,6 +140,7 @@ class Agent:
                 group.create_task(self._keep_loaded(), name="reports")
                 group.create_task(self._look_at_usage(), name="usage")
                 group.create_task(self._look_for_obstacles(), name="obstacles")
+                group.create_task(self._programs.run(self._boot_id), name="programs")
                 if self._config.tls is not None:
                     revoked = Informer(self._kv, keys.REVOKED, probe=SELDOM)
                     parts.exchange.is_revoked = lambda serial: keys.revoked(serial) in revoked.items
@@ -171,6 +176,7 @@ class Agent:
                 copies=copies,
                 room=Room(config.images, self._memory_free),
                 clock=self._clock,
+                compares=self._programs.wanted,
             )
         finally:
             self._exchange.close()
@@ -203,6 +209,7 @@ class Agent:
             criu=self._criu,
             image=self._image,
             assigned=self._assigned,
+            root=self._root,
             cpu=vector.cpu_capacity,
             memory=vector.memory_capacity,
             features=self._features,

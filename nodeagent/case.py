@@ -51,6 +51,8 @@ class Parts:
     room: Room
     """Memory for moves and checkpoints, promised before a job is frozen."""
     clock: Clock
+    compares: Callable[[], bool] = lambda: False
+    """Whether somebody wants to know which files of the node jobs have mapped."""
 
 
 class Case:
@@ -70,6 +72,8 @@ class Case:
         self.usage: Usage | None = None
         self.obstacles: list[Obstacle] | None = None
         """What would keep it from being moved; None while nobody has looked."""
+        self.files: list[str] | None = None
+        """Those of the node that it has mapped, when somebody wants to know."""
         self.intent = False
         """This life of the agent wrote the intent to start (or tried to), and has not started it yet."""
         self.checked = False
@@ -139,6 +143,7 @@ class Case:
         """The job is no matter of this node any more."""
         await asyncio.get_running_loop().run_in_executor(self.parts.disk, self.parts.journal.remove, self.key)
         self.record, self.failure, self.usage, self.obstacles = None, "", None, None
+        self.files = None
         self.intent = self.tidied = False
         self.changed()
 
@@ -226,6 +231,7 @@ class Case:
             return []
         try:
             self.obstacles = await self.sandbox.obstacles(thorough=thorough)
+            self.files = await self.sandbox.files() if self.parts.compares() else None
         except AgentError as error:
             log.warning("job %s: what could keep it from being moved is not known: %s", self.key, error)
         return self.obstacles or []

@@ -151,6 +151,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def files(self) -> list[str]:
+        """Files of the node that the job has mapped, sorted; none of a file system that all nodes share. EngineFailed."""
+        ...
+
     async def wait_exit(self) -> Exit:
         """Returns when the job's first process has ended (at once, if it has ended before). SandboxGone: it died with its shim."""
         ...

@@ -305,6 +305,15 @@ class NamespaceSandbox:
         except (OSError, ValueError) as error:
             raise EngineFailed(f"{self.copy.key}: its processes cannot be looked at: {error}") from error
 
+    async def files(self) -> list[str]:
+        """Files of the node that the job has mapped."""
+        try:
+            return await asyncio.to_thread(self._preflight.mapped, self._group.pids())
+        except FileNotFoundError:
+            return []  # it has ended
+        except OSError as error:
+            raise EngineFailed(f"{self.copy.key}: its processes cannot be looked at: {error}") from error
+
     async def _beside(self) -> list[int]:
         """PIDs, in its namespace, of the mx-stdio of sessions beside the job."""
         if all(path.name == JOB for path in self._sockets.iterdir()):

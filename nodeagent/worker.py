@@ -253,7 +253,7 @@ class Worker:
         if case.held.at not in RUNS_HERE:
             return report
         if case.obstacles is not None:
-            report = report.model_copy(update={"obstacles": case.obstacles})
+            report = report.model_copy(update={"obstacles": case.obstacles, "files": case.files})
         if case.usage is None:
             return report
         if self._noticeable(case):
@@ -292,12 +292,13 @@ class Worker:
         case, now = self._case, self._parts.clock.monotonic()
         if case is None or case.record is None or case.record.at not in HERE or case.exit is not None:
             return
-        if now - self._looked < (every if case.obstacles == [] else OFTEN):
+        asked = self._parts.compares() != (case.files is not None)
+        if now - self._looked < (every if case.obstacles == [] and not asked else OFTEN):
             return
-        known = case.obstacles
+        known = case.obstacles, case.files
         self._looked = now
         await case.look_for_obstacles(thorough=False)
-        if case.obstacles != known:
+        if (case.obstacles, case.files) != known:
             self.wake()
 
     async def _remove_strays(self, case: Case) -> None:

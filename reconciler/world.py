@@ -23,6 +23,7 @@ from crds.migration import Migration
 from crds.network import HostEntry, Reservation
 from crds.placement import Placement
 from crds.power import PowerOutcome, PowerRequest
+from crds.programs import NodeFiles, WantedFiles
 from crds.registry import KINDS
 from crds.report import Claim, JobReport
 from reconciler.grid import Grid, Seen
@@ -83,12 +84,15 @@ class World:
         """By address or MAC."""
         self.hosts: dict[str, Seen[HostEntry]] = {}
         """By job."""
+        self.files: dict[str, Seen[NodeFiles]] = {}
+        """By node."""
         self.power_requests: dict[str, Seen[PowerRequest]] = {}
         """By node."""
         self.power_outcomes: dict[str, Seen[PowerOutcome]] = {}
         """By node; of a request that may be another by now."""
         self.pending: set[str] = set()
         """Keys of jobs that wait for a node."""
+        self._wanted: dict[str, Seen[WantedFiles]] = {}
         self._objects: dict[type[Resource], dict[str, Resource]] = {kind: {} for kind in _KIND_OF.values()}
         self._migrations: dict[str, dict[str, Migration]] = {}
         self._values: dict[str, tuple[int, Model | Broken]] = {}
@@ -119,6 +123,11 @@ class World:
         namespace, name = split_key(job)
         about = (keys.PLACEMENTS, keys.NODES)
         return [b for key, b in self.broken.items() if keys.parts(key)[-2:] == [namespace, name] and key.startswith(about)]
+
+    @property
+    def wanted_files(self) -> Seen[WantedFiles] | None:
+        """None: no files are to be compared."""
+        return next(iter(self._wanted.values()), None)
 
     @property
     def cluster(self) -> ClusterSpec:
@@ -171,22 +180,12 @@ class World:
             self.broken[key] = value
         elif isinstance(value, Resource):
             self._keep_object(value)
-        elif isinstance(value, Alive):
-            self.alive[parts[1]] = Seen(key, revision, value)
-        elif isinstance(value, LoadVector):
-            self.load[parts[1]] = Seen(key, revision, value)
-        elif isinstance(value, Machine):
-            self.machines[parts[1]] = Seen(key, revision, value)
         elif isinstance(value, Manifest):
             self.manifests[parts[1], parts[2]] = value
-        elif isinstance(value, Reservation):
-            self.addresses[parts[1]] = Seen(key, revision, value)
         elif isinstance(value, HostEntry):
             self.hosts[job_key(*parts[-2:])] = Seen(key, revision, value)
-        elif isinstance(value, PowerRequest):
-            self.power_requests[parts[1]] = Seen(key, revision, value)
-        elif isinstance(value, PowerOutcome):
-            self.power_outcomes[parts[1]] = Seen(key, revision, value)
+        elif (table := self._table(value)) is not None:
+            table[parts[1]] = Seen(key, revision, value)
         else:
             self._grid(value).put(parts[1], job_key(*parts[-2:]), Seen(key, revision, value))
 
@@ -197,22 +196,12 @@ class World:
             self.broken.pop(key, None)
         elif isinstance(value, Resource):
             self._forget_object(value)
-        elif isinstance(value, Alive):
-            self.alive.pop(parts[1], None)
-        elif isinstance(value, LoadVector):
-            self.load.pop(parts[1], None)
-        elif isinstance(value, Machine):
-            self.machines.pop(parts[1], None)
         elif isinstance(value, Manifest):
             self.manifests.pop((parts[1], parts[2]), None)
-        elif isinstance(value, Reservation):
-            self.addresses.pop(parts[1], None)
         elif isinstance(value, HostEntry):
             self.hosts.pop(job_key(*parts[-2:]), None)
-        elif isinstance(value, PowerRequest):
-            self.power_requests.pop(parts[1], None)
-        elif isinstance(value, PowerOutcome):
-            self.power_outcomes.pop(parts[1], None)
+        elif (table := self._table(value)) is not None:
+            table.pop(parts[1], None)
         else:
             self._grid(value).drop(parts[1], job_key(*parts[-2:]))
 
@@ -234,6 +223,20 @@ class World:
             self._migrations[job].pop(obj.name, None)
             if not self._migrations[job]:
                 del self._migrations[job]
+
+    def _table(self, value: Model) -> dict[str, Seen[Any]] | None:
+        """Where values of this type stand by the second word of their keys."""
+        tables: dict[type[Model], dict[str, Any]] = {
+            Alive: self.alive,
+            LoadVector: self.load,
+            Machine: self.machines,
+            Reservation: self.addresses,
+            NodeFiles: self.files,
+            WantedFiles: self._wanted,
+            PowerRequest: self.power_requests,
+            PowerOutcome: self.power_outcomes,
+        }
+        return tables.get(type(value))
 
     def _grid(self, value: Model) -> Grid[Any]:
         grids: dict[type[Model], Grid[Any]] = {Placement: self.placements, JobReport: self.reports, Claim: self.claims}
@@ -263,6 +266,7 @@ def _read(parts: list[str], kv: KeyValue) -> Model | Broken | None:
 _MODELS: dict[tuple[str, int, str], type[Model]] = {
     ("nodes", 3, "alive"): Alive,
     ("nodes", 3, "load"): LoadVector,
+    ("nodes", 3, "files"): NodeFiles,
     ("nodes", 5, "jobs"): JobReport,
     ("nodes", 5, "claims"): Claim,
     ("machines", 2, ""): Machine,
@@ -271,5 +275,6 @@ _MODELS: dict[tuple[str, int, str], type[Model]] = {
     ("machine-power", 3, "request"): PowerRequest,
     ("machine-power", 3, "outcome"): PowerOutcome,
     ("public", 4, ""): HostEntry,
+    ("public", 2, ""): WantedFiles,
 }
 """By first word, number of words, and third word where that tells."""

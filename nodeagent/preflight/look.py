@@ -8,7 +8,7 @@ from pathlib import Path
 from crds.report import Obstacle
 from nodeagent import locks
 from nodeagent.facts import IMAGE_FILE
-from nodeagent.preflight import devices, files, kernel, locked, programs, sockets, tables
+from nodeagent.preflight import devices, files, kernel, locked, mapped, programs, sockets, tables
 from nodeagent.preflight.scene import GONE, Process, Scene, Socket, read_namespaces, read_process
 from nodeagent.shim.identity import may_raise_limits
 
@@ -66,6 +66,10 @@ class Preflight:
             self._found = judge(self.read(pids, shim))
             self._mark, self._looked = mark, time.monotonic()
         return list(self._found)
+
+    def mapped(self, pids: Iterable[int]) -> list[str]:
+        """Files of this node that these processes have mapped, sorted. OSError when we may not look."""
+        return mapped.of_node(pids, self._shared, self._proc)
 
     def read(self, pids: Iterable[int], shim: int) -> Scene:
         """The picture."""

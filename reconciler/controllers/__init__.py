@@ -11,6 +11,7 @@ from reconciler.controllers.leaving import reconcile_leaving
 from reconciler.controllers.migration import reconcile_migration
 from reconciler.controllers.node import reconcile_node
 from reconciler.controllers.nodeset import give_address, reconcile_nodeset
+from reconciler.controllers.programs import ask_for_files
 from reconciler.controllers.rollout import reconcile_rollout
 from reconciler.controllers.validity import reconcile_validity
 from reconciler.runtime.declare import Controller
@@ -24,6 +25,7 @@ ALL: tuple[Controller, ...] = (
     reconcile_leaving,
     reconcile_nodeset,
     give_address,
+    ask_for_files,
     keep_idle,
     keep_interval,
     balance,

@@ -6,6 +6,7 @@ from datetime import datetime
 from crds.job import FINISHED, Job, JobPhase
 from crds.node import Node
 from reconciler.controllers import migratable
+from reconciler.controllers.programs import compare
 from reconciler.controllers.readiness import is_ready, takes_orders
 from reconciler.controllers.snapshot import SETTLING, cpu_flags, expected, needs, take_snapshot
 from reconciler.planning.placement import choose_node
@@ -67,4 +68,5 @@ def _request(world: World, job: Job, wish: str | None) -> PlacementRequest:
         tolerations=tuple(job.spec.placement.tolerations),
         needs=needs(job),
         cpu_flags=cpu_flags(world, source),
+        unfit=compare(world, work_key(job), source).unfit,
     )

@@ -3,7 +3,7 @@
 objects       whose owners are all gone
 Migrations    finished for longer than Cluster.spec.migrationHistory, or more than ``MOST_FINISHED``
 placements    whose Job is gone: the agent then stops what runs there. A Job that merely cannot be read is not gone
-node keys     of machines that are neither declared nor heard of: reports, claims, load
+node keys     of machines that are neither declared nor heard of: reports, claims, load, files
 addresses     and names of jobs that are gone
 """
 
@@ -108,6 +108,7 @@ async def _node_keys(context: Context) -> None:
     kept = [(node, job, seen.key) for grid in (world.reports, world.claims) for node, job, seen in grid]
     useless = [key for node, job, key in kept if is_written_off(world, node) and not world.is_there(Job, job)]
     useless += [seen.key for node, seen in world.load.items() if is_written_off(world, node)]
+    useless += [seen.key for node, seen in world.files.items() if is_written_off(world, node)]
     for powered in (world.power_requests, world.power_outcomes):
         useless += [seen.key for node, seen in powered.items() if not world.is_there(Node, node)]
     for key in useless:

@@ -35,6 +35,7 @@ from reconciler.controllers.destinations import choose_destination
 from reconciler.controllers.modes import mode_request, needed_for
 from reconciler.controllers.moving import find_move
 from reconciler.controllers.placing import placement_of
+from reconciler.controllers.programs import NOT_YET, compare
 from reconciler.controllers.readiness import is_ready, takes_orders
 from reconciler.controllers.watches import OPEN, moves_of_job, moves_of_node, open_moves, own
 from reconciler.planning.mode import ModeChoice, NoMode, choose_mode
@@ -144,7 +145,7 @@ def _may_begin(context: Context, migration: Migration) -> Begin | NotYet | Never
     if not is_ready(world, source) or source not in world.alive:
         return Never(NODE_NOT_READY, f"node/{source}, where the job is, does not answer")
     destination = _destination(context, migration, job, source)
-    if isinstance(destination, Never):
+    if not isinstance(destination, str):
         return destination
     if world.placements.find(destination, key):
         return NotYet(f"node/{destination} has not ended its stale copy of the job yet")
@@ -178,7 +179,7 @@ def _trouble_with_job(world: World, migration: Migration, job: Job) -> NotYet | 
     return Never(NOT_MIGRATABLE, f"{job.label} cannot be moved: {why}") if why else None
 
 
-def _destination(context: Context, migration: Migration, job: Job, source: str) -> str | Never:
+def _destination(context: Context, migration: Migration, job: Job, source: str) -> str | NotYet | Never:
     world, wish = context.world, migration.spec.to
     if wish == source:
         return Never(SAME_NODE, f"{job.label} is on node/{source} already")
@@ -190,6 +191,9 @@ def _destination(context: Context, migration: Migration, job: Job, source: str) 
         return Never(NODE_NOT_READY, f"node/{wish} does not answer")
     choice = choose_destination(world, job, wish, context.now(), needed_for(migration, job))
     if choice.node is None:
+        pending = compare(world, work_key(job), source).pending & ({wish} if wish else choice.rejected.keys())
+        if pending:  # agents look at a job's files a moment after it came
+            return NotYet(NOT_YET.format(node=", ".join(sorted(pending))))
         why = "; ".join(f"{node}: {reason}" for node, reason in sorted(choice.rejected.items())) or choice.reason
         return Never(NO_DESTINATION, f"no node takes {job.label}: {why}")
     return choice.node

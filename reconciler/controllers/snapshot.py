@@ -16,6 +16,7 @@ from crds.node import Node, takes_jobs
 from crds.placement import Role
 from reconciler.calibration import calibrate
 from reconciler.controllers import migratable
+from reconciler.controllers.programs import compare
 from reconciler.controllers.readiness import is_ready, takes_orders
 from reconciler.controllers.watches import OPEN, open_moves
 from reconciler.planning.types import JobView, MoveView, NodeView, PlacementRequest, Snapshot
@@ -125,6 +126,7 @@ def _job(world: World, job: Job, node: str, now: datetime, settling: float) -> J
         tolerations=tuple(job.spec.placement.tolerations),
         needs=needs(job),
         cpu_flags=cpu_flags(world, node),
+        unfit=compare(world, key, node).unfit,
     )
 
 

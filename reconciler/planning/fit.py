@@ -40,6 +40,9 @@ class Wanting(Protocol):
     @property
     def cpu_flags(self) -> frozenset[str]: ...
 
+    @property
+    def unfit(self) -> Mapping[str, str]: ...
+
 
 def refused(node: NodeView, job: Wanting) -> str:
     """Why this job may not run there; empty when it may."""
@@ -52,7 +55,7 @@ def refused(node: NodeView, job: Wanting) -> str:
         for taint in node.taints:
             if taint not in job.tolerations:
                 return f"taint {taint} is not tolerated"
-    return _lacking(node, job.cpu_flags)
+    return _lacking(node, job.cpu_flags) or job.unfit.get(node.name, "")
 
 
 def _lacking(node: NodeView, cpu_flags: frozenset[str]) -> str:

@@ -54,6 +54,8 @@ class JobView:
     """Features its node must have."""
     cpu_flags: frozenset[str] = frozenset()
     """What its node's processors can do, so what it may be using; empty: unknown."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    """Nodes whose files are not those it has mapped, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,8 @@ class PlacementRequest:
     """Features its node must have."""
     cpu_flags: frozenset[str] = frozenset()
     """What the processors of the node it leaves can do; empty for a job that runs nowhere yet."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    """Nodes whose files are not those it has mapped, and why."""
 
 
 @dataclass(frozen=True, slots=True)

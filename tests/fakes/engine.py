@@ -54,6 +54,8 @@ class Knobs:
     """Size of the pages image; written in pieces while ``delay["dump"]`` passes."""
     obstacles: dict[str, list[Obstacle]] = field(default_factory=dict)
     """What keeps jobs from being moved, by "<namespace>/<name>"."""
+    files: dict[str, list[str]] = field(default_factory=dict)
+    """What jobs have mapped, by "<namespace>/<name>"."""
     written: list[int] = field(default_factory=list)
     """Bytes that the job writes between two rounds of pre-copy; all of its memory when none are left."""
     features: list[str] = field(default_factory=lambda: ["post-copy", FEATURE])
@@ -342,6 +344,9 @@ class FakeSandbox:
             else []
         )
         return [*self._engine.knobs.obstacles.get(self.copy.key, []), *device]
+
+    async def files(self) -> list[str]:
+        return self._engine.knobs.files.get(self.copy.key, [])
 
     async def wait_exit(self) -> Exit:
         self._engine.point("wait_exit")

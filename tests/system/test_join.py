@@ -129,10 +129,22 @@ def test_a_running_machine_joins_works_and_leaves(terminal: Terminal) -> None:
     until(terminal, "get", "node", "n9", says="Ready")
     refused_everywhere(terminal, *stolen)
     assert "Ready" in terminal.mxctl("get", "node", "n9")
+    differs_there(terminal)
     assert "node/n9 left" in mxctl_there("leave")
     numbers = [int(line) for line in terminal.mxctl("logs", "w").split()]
     assert numbers == list(range(len(numbers))) and len(numbers) > 20
     terminal.mxctl("delete", "job", "w")
+
+
+def differs_there(terminal: Terminal) -> None:
+    """A program that is another one on a node keeps its jobs from being moved there, and there only."""
+    on_machine("sh", "-c", "printf x >> /usr/bin/sleep")
+    terminal.mxctl("run", "--name", "s", "--on", "n1", "--", "sleep", "600")
+    until(terminal, "can-migrate", "s", "n9", says="file /usr/bin/sleep differs on n9")
+    assert "file /usr/bin/sleep differs on n9" in terminal.mxctl("migrate", "s", "n9", "--wait", "--timeout", "60s", ok=False)
+    assert "n1" in terminal.mxctl("get", "job", "s")
+    until(terminal, "can-migrate", "w", "n9", says="yes")
+    terminal.mxctl("delete", "job", "s")
 
 
 def refused_everywhere(terminal: Terminal, certificate: str, key: str) -> None:

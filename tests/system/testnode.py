@@ -310,6 +310,9 @@ class RemoteSandbox:
     async def obstacles(self, *, thorough: bool) -> list[Obstacle]:
         return [Obstacle.model_validate(data) for data in await self._call("obstacles", thorough=thorough)]
 
+    async def files(self) -> list[str]:
+        return [str(path) for path in await self._call("files")]
+
     async def wait_exit(self) -> Exit:
         data = await self._call("wait_exit")
         return Exit(data["code"], datetime.fromisoformat(data["time"]), data["fenced"])
