@@ -39,8 +39,8 @@ def can_migrate(settings: Settings, job: str, node: str | None, form: str | None
 
     The job's node looks every few seconds, and once more right before each move, for what cannot be moved: io_uring, devices and
     GPUs, connections to programs that stay behind, files that only this node has, debuggers. All of it is the job's condition
-    Migratable. A node must also have the memory, the labels and all CPU features of the node the job is on, and, where it runs another
-    image or was joined by hand, the same program and libraries. A job whose spec.migration.allowed is false is moved by mxctl
+    Migratable. A node must also have the memory, the labels and all CPU features of the node the job is on; where it runs another
+    image or was joined by hand, the same program and libraries, too. A job whose spec.migration.allowed is false is moved by mxctl
     migrate only, never by the balancer or drain.
     """
     name = parse_job(job)
