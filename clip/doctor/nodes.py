@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from clip.doctor.etcd import parse_version
 from clip.doctor.model import Facts, Finding, fail, fine, warn
 from crds.meta import Truth, find_condition
-from crds.node import IMAGE_DRIFT, READY, Node
+from crds.node import BOOTED, IMAGE_DRIFT, READY, Node
 
 CRIU_LEAST = (4, 2, 0)
 CLOCK_WARN, CLOCK_FAIL = 2.0, 60.0  # seconds
@@ -22,7 +22,9 @@ def nodes_ready(facts: Facts) -> Iterator[Finding]:
         condition = find_condition(each.node.status.conditions, READY)
         if each.node.status.asleep or (condition is not None and condition.status is Truth.TRUE):
             continue
-        why = (condition.message if condition else "") or "it was never heard"
+        booted = find_condition(each.node.status.conditions, BOOTED)
+        stuck = booted.message if booted is not None and booted.status is Truth.FALSE else ""
+        why = stuck or (condition.message if condition else "") or "it was never heard"
         yield fail("nodes", f"node/{each.name}", f"not Ready: {why}", f"mxctl describe node {each.name}; is it switched on?")
     if facts.nodes and all(_is_ready(each.node) for each in facts.nodes):
         yield fine("nodes", "nodes", f"all {len(facts.nodes)} are Ready")

@@ -19,7 +19,7 @@ from crds.join import Issued, JoinRecord, JoinState, Proof
 from crds.load import Alive, LoadVector, MountFacts, SystemFacts
 from crds.machine import Machine
 from crds.meta import Metadata, Truth, set_condition
-from crds.node import IMAGE_DRIFT, READY
+from crds.node import BOOTED, IMAGE_DRIFT, READY
 from store.kv import Put
 from store.memory import MemoryKV
 from store.store import Store
@@ -108,6 +108,9 @@ def test_etcd_alarms_size_and_rights() -> None:
 
 def test_nodes_that_are_away_unguarded_or_late() -> None:
     assert bad(heard("n1", ready=False)) == [("FAIL", "node/n1", "not Ready: no heartbeat")]
+    stuck = heard("n1", ready=False)
+    stuck.node.status.conditions = set_condition(stuck.node.status.conditions, BOOTED, Truth.FALSE, "Stuck", "no kernel", NOW)
+    assert bad(stuck) == [("FAIL", "node/n1", "not Ready: no kernel")]
     asleep = heard("n1", ready=False)
     asleep.node.status.asleep = True
     assert bad(asleep) == []
