@@ -100,8 +100,13 @@ def _proxy(settings: DhcpSettings, network: NetworkSpec) -> list[str]:
         f'pxe-service=tag:!ipxe,x86PC,"mx",{BIOS_PROGRAM.removesuffix(".kpxe")}.kpxe,{server}',
         f'pxe-service=tag:!ipxe,X86-64_EFI,"mx",{UEFI_PROGRAM},{server}',
         f'pxe-service=tag:!ipxe,BC_EFI,"mx",{UEFI_PROGRAM},{server}',
-        f"dhcp-boot=tag:ipxe,{boot_url(server, settings.http_port)}",
+        f"dhcp-boot=tag:ipxe,{start_url(server, settings.http_port)}",
     ]
+
+
+def start_url(server: str, port: int) -> str:
+    """What iPXE is told beside another DHCP server: in the header of an offer, where 127 characters fit and not one more."""
+    return f"http://{server}:{port}/start"
 
 
 def _first(pool: IPv4Network) -> IPv4Address:

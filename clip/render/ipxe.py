@@ -74,6 +74,11 @@ def invitation(settings: BootSettings, token: str) -> str:
     return checks.words(f"mx.join={settings.join} mx.ca={settings.fingerprint} mx.token={token}")
 
 
+def start_script(settings: BootSettings) -> str:
+    """For iPXE that got the short address: ask with all that is known."""
+    return f"#!ipxe\nchain --replace {boot_url(settings.server, settings.http_port)}\n"
+
+
 def hold_script(settings: BootSettings, mac: str) -> str:
     """For a machine nobody declared: wait, then ask again. It gets neither kernel nor root."""
     return _wait(

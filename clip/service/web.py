@@ -1,5 +1,6 @@
 """HTTP for machines that boot: what to boot, kernel and initramfs, and what they tell of themselves.
 
+    /start                         an iPXE script: ask /boot
     /boot?mac=…                    an iPXE script: boot this, or wait
     /images/<boot layer>/<file>    kernel or initramfs
     /invitation?mac=…              the words of its kernel line by which it gets its certificate, with another token
@@ -43,6 +44,7 @@ class Web:
     def application(self) -> web.Application:
         """For a runner."""
         application = web.Application()
+        application.router.add_get("/start", self.start)
         application.router.add_get("/boot", self.boot)
         application.router.add_get("/invitation", self.invitation)
         application.router.add_get("/event", self.event)
@@ -54,6 +56,10 @@ class Web:
         self.table = table
         self._by_mac = {row.mac: row for row in table.rows}
         self._problems = macs_of_problems
+
+    async def start(self, _request: web.Request) -> web.Response:
+        """Where to ask."""
+        return web.Response(text=ipxe.start_script(self._config.boot_settings))
 
     async def boot(self, request: web.Request) -> web.Response:
         """What to boot."""

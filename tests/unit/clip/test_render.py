@@ -79,6 +79,8 @@ def test_beside_another_server_no_addresses_are_given() -> None:
     settings = dnsmasq.DhcpSettings("br0", "10.77.0.1", 8080, "/run/hosts", "/run/leases", "/run/log", "/srv/tftp", proxy=True)
     text = dnsmasq.config(settings, NetworkSpec())
     assert "dhcp-range=10.77.0.0,proxy,255.255.255.0\n" in text
+    url = text.partition("dhcp-boot=tag:ipxe,")[2].splitlines()[0]
+    assert url == "http://10.77.0.1:8080/start" and len(url) < 128  # in the offer's header; dnsmasq cuts off what is longer
     assert "dhcp-authoritative" not in text
     assert "encap:175,176" not in text  # iPXE must wait for us then
 

@@ -82,6 +82,11 @@ async def test_a_full_disk_keeps_no_machine_from_booting(config: Config) -> None
     assert "mx.image=d1" in text and "mx.token" not in text
 
 
+async def test_the_short_address_leads_to_the_long_one(client: TestClient) -> None:  # type: ignore[type-arg]
+    text = await (await client.get("/start")).text()
+    assert text.startswith("#!ipxe\nchain --replace http://10.77.0.1:8080/boot?mac=${net0/mac}&")
+
+
 async def test_an_unknown_machine_is_held(client: TestClient, heard: list[Message]) -> None:  # type: ignore[type-arg]
     text = await (await client.get(f"/boot?mac={OTHER.upper()}")).text()
     assert f"mxctl approve node {OTHER} --name NAME" in text
