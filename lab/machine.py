@@ -44,7 +44,7 @@ def qemu(node: LabNode, tap: str, lab: str) -> list[str]:
         "-accel",
         "tcg,thread=multi,tb-size=128",
         "-cpu",
-        "max",
+        "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+rdrand",
         "-m",
         f"{node.memory >> 20}",
         "-nodefaults",

@@ -124,6 +124,7 @@ def keep_small() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_ARENA_MAX, 2)
     libc.mallopt(_MMAP_THRESHOLD, 256 << 10)
+    gc.enable()  # see bundle.py
     gc.collect()
     libc.malloc_trim(0)  # imports left holes
 

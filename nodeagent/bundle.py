@@ -8,6 +8,7 @@ Layout: the interpreter's magic number, 8 bytes with the length of the index, th
 offset, size)}``, then the code.
 """
 
+import gc
 import marshal
 import os
 import sys
@@ -50,7 +51,10 @@ class _Finder:
 
 
 def use(file: str) -> bool:
-    """From now on modules come from there. False when there is none for this Python."""
+    """From now on modules come from there. False when there is none for this Python.
+
+    Who has imported all switches the garbage collector on again: it would look at what stays anyway, a tenth of the time.
+    """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -62,5 +66,6 @@ def use(file: str) -> bool:
         return False
     size = int.from_bytes(begin[len(MAGIC_NUMBER) :])
     index: Index = marshal.loads(os.pread(descriptor, size, head))
+    gc.disable()
     sys.meta_path.insert(0, _Finder(descriptor, index, head + size))
     return True

@@ -1,6 +1,7 @@
 """The job's directory on the shared file system: its log, its /tmp and /dev/shm. It moves with the job by staying where it is."""
 
 import asyncio
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,7 @@ async def _remove(directory: Path) -> None:
 
 
 def remove_tree(directory: Path) -> None:
-    """With all that is in it; no error when it is not there. Raises OSError."""
-    if directory.exists():
-        shutil.rmtree(directory)
+    """With all that is in it; no error when it is not there, or when another thread removes it at the same time. Raises OSError."""
+    while directory.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
