@@ -42,9 +42,9 @@ def qemu(node: LabNode, tap: str, lab: str) -> list[str]:
         "-machine",
         f"{'q35' if uefi else 'pc'},graphics=off",  # firmware and iPXE speak on the serial line, too
         "-accel",
-        "tcg,thread=multi,tb-size=128",
+        "tcg,thread=multi,tb-size=512",
         "-cpu",
-        "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+rdrand",
+        "max",
         "-m",
         f"{node.memory >> 20}",
         "-nodefaults",

@@ -35,7 +35,7 @@ def pack(module: str, seen_at: str = "", belongs_at: str = "") -> bytes:
         index[name] = (file, None if spec.submodule_search_locations is None else directories, offset, len(code))
         codes.append(code)
         offset += len(code)
-    table = marshal.dumps(index)
+    table = marshal.dumps(index, 2)  # the plain form, which is the same each time
     return b"".join([MAGIC_NUMBER, len(table).to_bytes(LENGTH), table, *codes])
 
 
