@@ -71,12 +71,15 @@ class Tree:
         return True
 
     def directory(self, path: str, mode: int) -> None:
-        """Made with that mode when it is not there."""
-        if not self.at(path).is_dir():
-            self.note(f"{path}/")
-            if not self.dry:
-                self.at(path).mkdir(parents=True)
-                self.at(path).chmod(mode)
+        """Made when it is not there, and opened when it is closed: dnsmasq reads its hosts as a user of its own."""
+        target = self.at(path)
+        there = target.stat().st_mode & 0o7777 if target.is_dir() else 0
+        if there & mode == mode:
+            return
+        self.note(f"{path}/")
+        if not self.dry:
+            target.mkdir(parents=True, exist_ok=True)
+            target.chmod(there | mode)
 
 
 def check_machine(config: HeadConfig, cards: dict[str, list[str]], readable: Sequence[str]) -> None:

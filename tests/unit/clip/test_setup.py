@@ -57,6 +57,14 @@ def test_certificates_that_are_due_are_made_anew(tmp_path: Path) -> None:
     assert written(tmp_path) == [f"wrote {TLS}/etcd.crt"]
 
 
+def test_a_directory_that_is_closed_is_opened(tmp_path: Path) -> None:
+    """Else dnsmasq, which is no root, serves what it read at its start, and none of the machines declared later."""
+    written(tmp_path)
+    (tmp_path / "var/lib/mx/clip").chmod(0o700)
+    assert written(tmp_path) == ["wrote /var/lib/mx/clip/"]
+    assert (tmp_path / "var/lib/mx/clip").stat().st_mode & 0o777 == 0o755
+
+
 def test_keys_are_for_root_alone(tmp_path: Path) -> None:
     written(tmp_path)
     keys = [*tmp_path.glob("etc/mx/tls/*.key"), *tmp_path.glob("var/lib/mx/authority/*.key")]
