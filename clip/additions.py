@@ -36,7 +36,9 @@ class Additions:
 
     def text(self) -> str:
         """Everything the layer depends on but the layers below."""
-        parts = [f"files: 1 {self.init}\n"]
+        parts = [f"files: 2 {self.init}\n"]
+        if self.init is Init.SYSTEMD:
+            parts.append(f"masked: {' '.join(systemd.MASKED)}\n")
         parts += [part.to_json().decode() + "\n" for part in (*self.files, *self.users)]
         return "".join(parts)
 
@@ -72,6 +74,9 @@ def build(layer: Path, what: Additions, base_root: Path) -> None:
     if what.init is Init.SYSTEMD:
         for unit in systemd.UNITS:
             tree.link(f"/{WANTED}/{unit}", f"/usr/lib/systemd/system/{unit}")
+        tree.write("/etc/machine-id", "", 0o444, 0, 0)  # empty, not absent: else every boot is a first one, and enables all units
+        for unit in systemd.MASKED:
+            tree.link(f"/etc/systemd/system/{unit}", "/dev/null")
 
 
 def _primary(passwd: str, user: str) -> int:

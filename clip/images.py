@@ -18,7 +18,8 @@ from clip.builder import Builder, Built, Count, counted
 from clip.errors import NO_KERNEL, UNKNOWN_ACCOUNT, UNKNOWN_PACKAGE, ClipError, ImageError
 from clip.image import wanted
 from crds import keys
-from crds.image import LAYERS_FINALIZER, Image, Revision
+from crds.image import BUILT, LAYERS_FINALIZER, Image, Revision
+from crds.meta import find_condition
 from crds.node import Node
 from store.errors import Conflict, NotFound, StoreError, Unavailable
 from store.informer import Informer
@@ -69,6 +70,10 @@ class Images:
     clock: Callable[[], datetime] = utcnow
     monotonic: Callable[[], float] = time.monotonic
     _failures: dict[str, _Failure] = field(default_factory=dict)
+    _began: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.clock()
 
     # --- one image ---
 
@@ -237,11 +242,18 @@ class Images:
 
     def _is_wanted(self, image: Image) -> bool:
         current, recipe = image.status.current_revision, self.builder.recipe(image.spec)
-        if current is not None and current.recipe == recipe and all(map(self.builder.shelf.has, (*current.layers, current.boot))):
+        suits = current is not None and (current.recipe == recipe or self._is_of_others(image, current))
+        if current is not None and suits and all(map(self.builder.shelf.has, (*current.layers, current.boot))):
             self._failures.pop(image.name, None)
             return False
         failure = self._failures.get(image.name)
         return failure is None or failure.recipe != recipe or failure.again_at <= self.monotonic()
+
+    def _is_of_others(self, image: Image, current: Revision) -> bool:
+        """Somebody built this spec since we began: from another source than ours, likely a newer one. It is not built over."""
+        condition = find_condition(image.status.conditions, BUILT)
+        is_of_spec = condition is not None and condition.observed_generation == image.metadata.generation
+        return is_of_spec and current.built >= self._began
 
     async def _build_again(self, image: Image) -> None:
         recipe, before = self.builder.recipe(image.spec), self._failures.get(image.name)

@@ -23,6 +23,18 @@ OOMScoreAdjust=-900
 [Install]
 WantedBy=multi-user.target
 """
+MASKED = (
+    "dpkg-db-backup.timer",
+    "etcd.service",
+    "fstrim.timer",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+    "systemd-networkd-wait-online.service",
+    "systemd-pstore.service",
+)
+"""Never started, though their packages are there: nodes have etcd for its client, their network from the initramfs, and no disk."""
+KERNEL_ARGUMENTS = ("mx.init=systemd", "systemd.condition_needs_update=no")
+"""An image is complete: without the second, linker cache and hardware database are made anew at every boot."""
 UNITS = {
     "mx-nodeagent.service": _UNIT.format(description="MX node agent", service="nodeagent"),
     "mx-guard.service": _UNIT.format(description="MX guard: freezes jobs when the node lost touch", service="guard"),

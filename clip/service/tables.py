@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from clip import systemd
 from clip.service.config import Config
 from clip.table import Revision, Table, make_table
 from crds import image as image_kind
@@ -50,7 +51,7 @@ def revision_of(node: Node, images: Mapping[str, Image], config: Config) -> Revi
 
 
 def _complete(revision: image_kind.Revision, config: Config, more: list[str]) -> Revision:
-    init = [] if revision.init is image_kind.Init.MINIMAL else [f"mx.init={revision.init}"]
+    init = systemd.KERNEL_ARGUMENTS if revision.init is image_kind.Init.SYSTEMD else ()
     words = [config.arguments, *revision.kernel_arguments, *init, *more]
     return Revision(revision.digest, tuple(revision.layers), revision.boot, _line(words))
 

@@ -118,6 +118,8 @@ def test_systemd_starts_agent_and_guard(tmp_path: Path, base: Path, owners: dict
     root = build(tmp_path, base, init="systemd")
     wanted = {path.name: str(path.readlink()) for path in (root / additions.WANTED).iterdir()}
     assert wanted == {unit: f"/usr/lib/systemd/system/{unit}" for unit in systemd.UNITS}
+    assert str((root / "etc/systemd/system/etcd.service").readlink()) == "/dev/null", "a node is no member of etcd"
+    assert (root / "etc/machine-id").read_text() == "", "no boot is taken for the first one"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Images in the store and on the shelf: recorded with their layers, failed ones told, unused ones let go."""
 
 import asyncio
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -187,6 +189,26 @@ async def test_a_rollback_is_not_built_over(images: Images, store: Store, worksh
     assert (await now(store)).status.current == 3, "the way back stays the current one"
     revision = await images.build("numpy")
     assert revision.number == 4 and revision.rollback_of is None, "until somebody asks for a build"
+
+
+async def test_what_somebody_builds_from_another_source_is_not_built_over(images: Images, store: Store, builder: Builder) -> None:
+    await declare(store)
+    await images.look()
+    for file in builder.project.glob("*/inner/code.py"):
+        file.write_text("# newer")
+    newer = await Images(store, builder, "images-person").build("numpy")
+    assert newer.number == 2
+    older = replace(builder, project=builder.project / "older")
+    shutil.copytree(builder.project, older.project)
+    (older.project / "clip/inner/code.py").write_text("# what mx-clip was started from")
+    images.builder = older
+    await images.look()
+    assert (await now(store)).status.current == 2
+    await change(store, packages=["curl"])
+    await images.look()
+    assert (await now(store)).status.current == 3, "another spec is built by whoever sees it"
+    await Images(store, older, "images-test").look()
+    assert (await now(store)).status.current == 3, "there is nothing newer to build"
 
 
 async def test_what_only_another_spec_cures_is_not_tried_again(images: Images, store: Store, workshop: FakeWorkshop) -> None:

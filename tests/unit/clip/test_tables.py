@@ -38,7 +38,7 @@ def test_what_is_assigned_counts_whatever_is_newest() -> None:
     images = image(revision(1, "aa", kernelArguments=["a=1"], init="systemd"), revision(2, "bb"))
     who = assigned("aa")
     assert who.status.assigned is not None
-    words = f"console=ttyS0 a=1 mx.init=systemd quiet mx.assigned={who.status.assigned.digest}"
+    words = f"console=ttyS0 a=1 mx.init=systemd systemd.condition_needs_update=no quiet mx.assigned={who.status.assigned.digest}"
     assert revision_of(who, images, CONFIG) == Revision("aa", ("agent-aa", "base-1"), "boot-aa", words)
 
 
