@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 
 from crds import keys
+from crds.image import Image
 from crds.machine import Machine, Refusal
 from crds.meta import Metadata
 from crds.node import Node, NodeSpec
@@ -62,13 +63,21 @@ async def _approve(session: Session, mac: str, name: str, address: str | None, i
         raise Failure(f"{mac} is node/{owner} already: nothing to approve")
     node = Node(
         metadata=Metadata(name=name, labels=labels),
-        spec=NodeSpec(mac=mac, address=address or await _free_address(session, nodes), image=image),
+        spec=NodeSpec(mac=mac, address=address or await _free_address(session, nodes), image=image or await _only_image(session)),
     )
     await session.store.create(node)
     there = await session.kv.get(keys.refusal(mac))
     if there is not None:
         await session.kv.txn([unchanged(there.key, there.mod_revision)], [Delete(there.key)])
     click.echo(f"node/{name} approved, {mac} boots as {node.spec.address}")
+
+
+async def _only_image(session: Session) -> str | None:
+    """None while there is no image: a lab's head has one of its own for machines that name none."""
+    names = [image.name for image in (await session.store.list(Image)).items]
+    if len(names) > 1:
+        raise Failure(f"the cluster has several images: say with --image which it runs: {', '.join(names)}")
+    return names[0] if names else None
 
 
 async def _free_address(session: Session, nodes: Sequence[Node]) -> str:

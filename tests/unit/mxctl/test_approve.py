@@ -6,6 +6,7 @@ import pytest
 
 from crds import keys
 from crds.cluster import Cluster, ClusterSpec, NetworkSpec
+from crds.image import Image
 from crds.machine import Hardware, Machine
 from crds.meta import Metadata
 from crds.node import Node, NodeSpec
@@ -100,3 +101,19 @@ def test_a_node_is_not_refused_nor_approved_again(found: Terminal) -> None:
     found.run("approve", "node", MAC, "--name", "n3")
     assert "delete that with mxctl delete node" in found.run("refuse", "node", MAC).err
     assert f"{MAC} is node/n3 already" in found.run("approve", "node", MAC, "--name", "n4").err
+
+
+def test_it_runs_the_only_image_there_is(found: Terminal) -> None:
+    found.create(Image(metadata=Metadata(name="plain")))
+    found.run("approve", "node", MAC, "--name", "n3")
+    assert found.do(lambda store: store.get(Node, "n3")).spec.image == "plain"
+
+
+def test_of_several_images_one_has_to_be_named(found: Terminal) -> None:
+    found.create(Image(metadata=Metadata(name="plain")), Image(metadata=Metadata(name="numpy")))
+    before = found.revision
+    said = found.run("approve", "node", MAC, "--name", "n3")
+    assert (said.code, said.err) == (1, "Error: the cluster has several images: say with --image which it runs: numpy, plain\n")
+    assert found.revision == before
+    found.run("approve", "node", MAC, "--name", "n3", "--image", "numpy")
+    assert found.do(lambda store: store.get(Node, "n3")).spec.image == "numpy"
