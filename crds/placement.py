@@ -24,6 +24,8 @@ class Role(StrEnum):
     """It was taken away while this node was silent, and lives elsewhere: end the copy here, and say so by removing the report."""
     RESTORE = "restore"
     """Let it go on from a checkpoint, or go on running it."""
+    INHERIT = "inherit"
+    """It was deleted while no node had it: take over the directory that it left, so that it is removed as every job's is."""
 
 
 class MoveOrder(Model):

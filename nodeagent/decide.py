@@ -31,6 +31,8 @@ class Do(StrEnum):
     """It ended by itself: say so."""
     KEEP = "keep"
     """It ended; the report stays until the job is deleted."""
+    INHERIT = "inherit"
+    """No process of it is anywhere: have its directory, as if it had ended here."""
     STOP = "stop"
     """The job was deleted: end it, and remove its directory."""
     LOSE = "lose"
@@ -160,6 +162,7 @@ SAME: Mapping[Role, Table] = {
         DestinationStep.RUNNING: Do.HOLD,
         Stage.ENDED: Do.KEEP,
     },
+    Role.INHERIT: {Stage.ENDED: Do.KEEP},
 }
 NEWER: Mapping[Role, Table] = {
     Role.RESTORE: _RESTORED,
@@ -178,6 +181,7 @@ NEWER: Mapping[Role, Table] = {
         DestinationStep.COMMITTING: Do.ASK,
         Stage.ENDED: Do.KEEP,
     },
+    Role.INHERIT: {**_HALF_ARRIVED, **_SENT_AWAY, Stage.ENDED: Do.KEEP},
 }
 DROPPED: Table = dict.fromkeys(STEPS.values(), Do.FORGET)
 """It was taken away while this node was silent: whatever is here is stale, and must not execute one more instruction."""
@@ -301,4 +305,5 @@ _UNRECORDED: Mapping[Role, Do] = {
     Role.ARRIVE: Do.PREPARE,
     Role.LEAVE: Do.LOSE,
     Role.RESTORE: Do.REVIVE,
+    Role.INHERIT: Do.INHERIT,
 }

@@ -242,6 +242,13 @@ async def keep(case: Case, placed: Placed) -> None:
         case.tidied = True
 
 
+async def inherit(case: Case, placed: Placed) -> None:
+    """Takes the directory of a deleted job that no node has: when the placement goes, ``stop`` removes it."""
+    record = case.record = new_record(case, placed, Stage.ENDED)
+    report = case.report(ReportPhase.ABSENT, message="its directory is to be removed", finished_at=case.parts.clock.now())
+    await case.begin(record.model_copy(update={"report": report}))
+
+
 async def stop(case: Case) -> None:
     """The job was deleted: SIGTERM, its grace, SIGKILL; then nothing of it stays, here or on the shared file system."""
     record = case.held

@@ -334,6 +334,7 @@ _ACTIVITIES: dict[Do, Callable[[Case, Placed], Coroutine[Any, Any, None]]] = {
 _PLACED: dict[Do, Callable[[Case, Placed], Awaitable[None]]] = {
     Do.START: jobs.start,
     Do.REBUILD: moves.rebuild,
+    Do.INHERIT: jobs.inherit,
     Do.KEEP: jobs.keep,
     Do.LOSE: jobs.lose,
     Do.LEAVE: moves.begin_leaving,

@@ -30,6 +30,7 @@ from crds.report import ENDED, JobReport, ReportPhase
 from reconciler.context import Context
 from reconciler.controllers.checkpoint import usable
 from reconciler.controllers.mirror import fail, mirror, only_figures_differ
+from reconciler.controllers.inheriting import give_away, is_orphan, waits_for_heir
 from reconciler.controllers.networks import Address, address_for, release, reserve
 from reconciler.controllers.placing import fencing_of
 from reconciler.controllers.readiness import Silence, has_fenced, is_ready, is_written_off, silence
@@ -256,6 +257,9 @@ async def _release(context: Context, job: Job, held: dict[str, Seen[Placement]])
     for node, seen in held.items():
         if _stands_frozen(context.world, node, work_key(job), seen.value):
             return await _say(context, job, f"is being deleted: waits until node/{node} knows that its move was called off")
+    awaited = next((node for node, seen in held.items() if waits_for_heir(context.world, node, work_key(job), seen.value)), None)
+    if awaited is not None:
+        return await _say(context, job, f"is being deleted: node/{awaited} is to remove its directory")
     if held:
         transaction = context.store.transaction()
         for seen in held.values():
@@ -265,6 +269,9 @@ async def _release(context: Context, job: Job, held: dict[str, Seen[Placement]])
     left = _left_on(context.world, job)
     if left:
         return await _say(context, job, f"is being deleted: {'; '.join(left)}")
+    if is_orphan(context.world, job):
+        found = await give_away(context, job)
+        return DONE if found else await _say(context, job, "is being deleted: waits for a Ready node, which removes its directory")
     await release(context, job)
     await context.store.remove_finalizer(job, STOP_FINALIZER)
     return DONE

@@ -126,6 +126,9 @@ class Judged(Base):
             assert not shim.severed, f"what served the memory of {shim.copy} is left on {shim.node}"
         for machine in self.cluster.machines.values():
             assert not machine.images, f"images are left: {machine.images}"
+        known = {f"{job.name}-{uid[:8]}" for uid, job in found.items()}
+        left = {path.name for path in self.cluster.shared.glob(".mx/jobs/default/*")} - known
+        assert not left, f"directories of jobs that are gone are left: {left}"
         await self._judge_keys(found)
 
     def _judge_job(self, uid: str, job: Job) -> None:

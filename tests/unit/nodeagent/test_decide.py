@@ -44,6 +44,8 @@ def do(role: Role | None, step: Step, epoch: int = 2, *, ended: bool = False, fa
         (placed(Role.LEAVE), "", Do.LOSE),
         (placed(Role.RESTORE), "", Do.REVIVE),
         (placed(Role.RESTORE), "u", Do.REBUILD),
+        (placed(Role.INHERIT), "", Do.INHERIT),
+        (placed(Role.INHERIT), "another", Do.CLEAR),
     ],
 )
 def test_without_a_record(placement: Placement | None, reported: str, expected: Do) -> None:

@@ -160,6 +160,8 @@ class FakeAgent:
                 return self._steps_arrive(job, placement, copy)
             case Role.DROP:
                 return {"clean": lambda: self._clean(job)} if copy or report or self._claim(job) else {}
+            case Role.INHERIT:
+                return {"inherit": lambda: self._inherit(job, placement)} if report is None else {}
             case Role.RESTORE:
                 return {"restore": lambda: self._restore(job, placement)} if copy is None else {}
 
@@ -230,6 +232,10 @@ class FakeAgent:
         copy = self.copies[job] = Copy(placement.uid, placement.epoch, "ended" if bad else "running", life=placement.life)
         restored = RestoreReport(name=name, ok=not bad, damaged=bad, message="its checksum differs" if bad else "")
         self._report(job, copy, ReportPhase.ABSENT if bad else ReportPhase.RUNNING, restored=restored)
+
+    def _inherit(self, job: str, placement: Placement) -> None:
+        copy = self.copies[job] = Copy(placement.uid, placement.epoch, "ended", life=placement.life)
+        self._report(job, copy, ReportPhase.ABSENT)
 
     def _start(self, job: str, placement: Placement) -> None:
         copy = Copy(placement.uid, placement.epoch, "starting", life=placement.life)

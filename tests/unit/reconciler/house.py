@@ -219,7 +219,7 @@ class House:
             held = [(role, epoch) for role, epoch in held if role != Role.DROP]
             roles = sorted(role for role, _ in held)
             moving = roles == [Role.ARRIVE, Role.LEAVE] and len({epoch for _, epoch in held}) == 1
-            if roles not in ([Role.RUN], [Role.RESTORE], []) and not moving:
+            if roles not in ([Role.RUN], [Role.RESTORE], [Role.INHERIT], []) and not moving:
                 self.violations.append(f"{name}: placements {held}")
 
     def _ticket(self) -> str:

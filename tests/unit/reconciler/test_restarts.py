@@ -306,3 +306,35 @@ async def test_a_moved_job_carries_its_life_along() -> None:
         job = await house.job("w")
         assert (job.phase, job.node, job.life) == (JobPhase.RUNNING, there, 1)
         assert placement(house, there).life == 1
+
+
+async def test_a_job_that_is_deleted_between_two_lives_is_given_to_a_node_that_removes_its_directory() -> None:
+    async with House("n1", "n2") as house:
+        await running(house, restart=ANEW)
+        house.agents["n1"].finish("default/w", 3)
+        await house.settle()
+        job = await house.job("w")
+        assert (job.phase, job.node) == (JobPhase.PENDING, None)
+        await house.store.delete(Job, "w")
+        await house.reconciled()
+        assert house.placements() == {"n1": (Role.INHERIT, job.epoch + 1)}
+        await house.advance(10)
+        assert house.placements() == {}
+        with pytest.raises(NotFound):
+            await house.job("w")
+
+
+async def test_without_a_ready_node_such_a_job_waits() -> None:
+    async with House("n1") as house:
+        await running(house, restart=ANEW)
+        house.agents["n1"].finish("default/w", 3)
+        await house.settle()
+        cut(house)
+        await house.advance(60)
+        await house.store.delete(Job, "w")
+        await house.advance(10)
+        assert "Ready node" in (await house.store.get(Job, "w")).status.message
+        back(house)
+        await house.advance(20)
+        with pytest.raises(NotFound):
+            await house.job("w")
