@@ -1,7 +1,7 @@
 """The directory of a job that is deleted while no node has it: between two lives, or when its node is gone for good.
 
-Only agents reach the shared file system, so one of them is told to have the job as if it had ended there; from then on it is deleted
-like any other.
+Only agents reach the shared file system, so one of them is told to have the job as if it had ended there; from then on it is
+deleted like any other.
 """
 
 from crds import keys

@@ -29,8 +29,8 @@ from crds.placement import Placement, Role
 from crds.report import ENDED, JobReport, ReportPhase
 from reconciler.context import Context
 from reconciler.controllers.checkpoint import usable
-from reconciler.controllers.mirror import fail, mirror, only_figures_differ
 from reconciler.controllers.inheriting import give_away, is_orphan, waits_for_heir
+from reconciler.controllers.mirror import fail, mirror, only_figures_differ
 from reconciler.controllers.networks import Address, address_for, release, reserve
 from reconciler.controllers.placing import fencing_of
 from reconciler.controllers.readiness import Silence, has_fenced, is_ready, is_written_off, silence
