@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from clip.authority import Authority, renewal_of
 from clip.doctor.etcd import holes, parse_version
 from clip.setup.config import FILE, HeadConfig, SetupFailed, render
-from clip.setup.units import AUTHORITY, TLS, TOKENS, UNITS, Unit, unit_file
+from clip.setup.units import AUTHORITY, REVOKED, TLS, TOKENS, UNITS, Unit, unit_file
 from crds.organisations import CLIP, ETCD, RECONCILER
 
 ADMIN = "admin"
@@ -150,6 +150,12 @@ def write_certificates(tree: Tree, config: HeadConfig) -> list[str]:
             tree.note(f"{TLS}/{short}.crt")
             if not tree.dry:
                 authority.service(tree.at(TLS), name, addresses)
+    revoked = tree.at(REVOKED)
+    if not revoked.exists():  # etcd wants one to begin with; mx-join keeps it
+        tree.note(REVOKED)
+        if not tree.dry:
+            revoked.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            authority.publish(revoked, [])
     if not _is_good(directory / f"{ADMIN}.crt", authority, []):
         tree.note(f"{AUTHORITY}/{ADMIN}.crt")
         if not tree.dry:

@@ -8,11 +8,14 @@ capabilities that their work takes; mx-clip builds images, which takes most of t
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from clip.setup.config import Dhcp, HeadConfig
 
 UNITS = "/etc/systemd/system"
 TLS, AUTHORITY, TOKENS = "/etc/mx/tls", "/var/lib/mx/authority", "/var/lib/mx/tokens"
+REVOKED = "/var/lib/mx/revoked/list.crl"
+"""Certificates that etcd believes no more; a directory of its own, for mx-join replaces it and everybody may read it."""
 RUN = "mx-dnsmasq"
 """Its leases, below /run."""
 ETCD_STATE = "mx-etcd"
@@ -88,6 +91,7 @@ def _etcd(config: HeadConfig) -> Unit:
     peer = "https://127.0.0.1:2380"
     files = [
         *("--cert-file=%d/etcd.crt", "--key-file=%d/etcd.key", "--trusted-ca-file=%d/ca.crt", "--client-cert-auth"),
+        f"--client-crl-file={REVOKED}",
         *("--peer-cert-file=%d/etcd.crt", "--peer-key-file=%d/etcd.key", "--peer-trusted-ca-file=%d/ca.crt"),
     ]
     command = [
@@ -124,13 +128,14 @@ def _join(config: HeadConfig, paths: Sequence[str], python: str) -> Unit:
     told = [
         *("--endpoints", config.endpoint, "--tls", TLS, "--address", config.address, "--port", str(config.join_port)),
         *("--authority", AUTHORITY, "--tokens", TOKENS, "--shared", f"{config.address}:/shared"),
+        *("--revoked", REVOKED),
     ]
     return Unit(
         name="mx-join",
         what="MX: admits machines and signs their certificates",
         command=(*_module("clip.join", paths, python), *told),
         after=("mx-etcd.service",),
-        writes=(TOKENS,),
+        writes=(TOKENS, str(Path(REVOKED).parent)),
         lines=NO_MORE + ALONE,
     )
 
