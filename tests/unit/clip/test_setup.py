@@ -116,7 +116,7 @@ def test_our_daemons_understand_what_they_are_told(monkeypatch: pytest.MonkeyPat
     assert joined.address == "10.0.0.1" and joined.shared == "10.0.0.1:/shared"
     assert joined.tokens == served.tokens
     assert f"--client-crl-file={joined.revoked}" in command(found["mx-etcd"])
-    assert f"{joined.revoked.parent}" in unit_file(found["mx-join"]).partition("ReadWritePaths=")[2].splitlines()[0]
+    assert f"ReadWritePaths={joined.revoked.parent}\n" in unit_file(found["mx-join"])
     assert f"--conf-file={served.dnsmasq}" in command(found["mx-dnsmasq"]) and str(served.ganesha) in command(found["mx-nfs"])
     assert f"--pid-file={served.dnsmasq_pid}" in command(found["mx-dnsmasq"])
 
