@@ -1,8 +1,10 @@
 """Runs mxctl as a person would: a process of its own, in the clone, with a configuration file of the test's own."""
 
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,18 @@ class Terminal:
         said = self._do([str(PROJECT / ".venv/bin/mxctl"), *words], seconds)
         assert said.code == 0 or not ok, f"mxctl {' '.join(words)}: {said.code}\n{said.out}{said.err}"
         return said.out
+
+    @contextmanager
+    def beside(self, *words: str) -> Iterator[None]:
+        """A mxctl command that runs as long as the block does; then it is interrupted."""
+        command = [str(PROJECT / ".venv/bin/mxctl"), *words]
+        null = subprocess.DEVNULL
+        with subprocess.Popen(command, cwd=PROJECT, env=self._env, stdin=null, stdout=null, stderr=null) as running:
+            try:
+                yield
+            finally:
+                running.send_signal(signal.SIGINT)
+                running.wait(SECONDS)
 
     def _do(self, command: Sequence[str], seconds: float) -> Said:
         done = subprocess.run(

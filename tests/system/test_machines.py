@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from clip.authority import serial_of
 from lab import network, node, qmp
 from lab.model import HEAD, Lab, Places
 from tests.system.commands import PROJECT, Terminal
@@ -122,8 +123,27 @@ def test_a_bare_machine_becomes_a_node_and_runs_jobs_while_the_head_loses_its_se
             rack.kill(service)
             rack.goes_on("wcount")
         assert rack.phase("n1") == "Ready"
+        remove(terminal, rack, "n1")
     finally:
         terminal.mxctl("lab", "down", "--name", "machone", ok=False)
+
+
+def remove(terminal: Terminal, rack: Rack, name: str) -> None:
+    """Its certificate is refused afterwards, whoever kept it, and its address is not served."""
+    address, clip = rack.lab.node(name).address, rack.places.clip
+    rack.mxctl("run", "--name", "wthief", "--on", name, "--", "sh", "-c", "cp /run/mx/tls/node.crt /run/mx/tls/node.key /shared/")
+    until(lambda: rack.phase("wthief") == "Succeeded", "a job reads what its node proves itself with")
+    on_head = ("lab", "exec", "--name", rack.name, HEAD, "--")
+    stolen = ("env", "ETCDCTL_CERT=/shared/node.crt", "ETCDCTL_KEY=/shared/node.key", "etcdctl", "--command-timeout=10s", "get")
+    assert address in rack.mxctl(*on_head, *stolen, f"/mx/nodes/{name}/alive")
+    rack.mxctl("delete", "job", "wcount", "wname", "wthief")
+    with terminal.beside("lab", "power", "--name", rack.name):
+        rack.mxctl("delete", "node", name)
+    serial, _ = serial_of((rack.places.shared / "node.crt").read_bytes())
+    assert serial in rack.mxctl(*on_head, "etcdctl", "get", "--prefix", "/mx/public/revoked/")
+    assert serial not in rack.mxctl(*on_head, *stolen, "--prefix", "/mx/public/revoked/", ok=False)
+    until(lambda: address not in (clip / "ganesha.conf").read_text(), "no files are served to its address")
+    until(lambda: not list((clip / "hosts.d").iterdir()), "its address is not given out")
 
 
 # --- all of it ---
