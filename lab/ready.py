@@ -29,7 +29,7 @@ from store.etcd import EtcdKV
 from store.kv import KV
 from store.rights import EtcdRights
 
-SECONDS, MACHINE_SECONDS = 60.0, 300.0
+SECONDS, MACHINE_SECONDS = 60.0, 480.0
 MOST_SECONDS = SECONDS + MACHINE_SECONDS
 MOST_STARTS = 8  # a service that had to be started so often is broken
 _POLL_SECONDS = 0.1

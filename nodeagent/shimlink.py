@@ -22,7 +22,7 @@ from nodeagent.errors import EngineFailed, SandboxGone
 PROGRAMS = {"mx-shim": "nodeagent.shim", "mx-stdio": "nodeagent.stdio", "mx-relay": "nodeagent.relay"}
 INSTALLED = Path("/usr/bin")
 PROJECT = str(Path(__file__).parent.parent)
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 ANSWER_SECONDS = 10.0
 """For a small request; it takes less than a millisecond unless the machine is drowning."""
 DEATH_SECONDS = 10.0
