@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from clip import image
 from clip.authority import Authority, renewal_of
 from clip.doctor.etcd import holes, parse_version
 from clip.setup.config import FILE, HeadConfig, SetupFailed, render
@@ -32,6 +33,8 @@ PROGRAMS = {
 """What has to be there, and the Debian packages that bring it."""
 OTHERS = ("nfs-ganesha.service", "nfs-server.service", "etcd.service")
 """Services of Debian's own packages that want the same ports."""
+SOURCES = ("pyproject.toml", "constraints.txt")
+"""Of a clone, beside its packages: mx-clip makes the agent's layer from them."""
 Say = Callable[[str], None]
 
 
@@ -92,6 +95,9 @@ def check_machine(config: HeadConfig, cards: dict[str, list[str]], readable: Seq
     missing = {package for path, package in PROGRAMS.items() if not Path(path).exists()}
     if missing:
         raise SetupFailed(f"programs are missing: apt install --no-install-recommends {' '.join(sorted(missing))}")
+    lacking = [file for file in SOURCES if not (image.project_dir() / file).exists()]
+    if lacking:
+        raise SetupFailed(f"{image.project_dir()} has no {lacking[0]}: images are built from a clone of MX, run mxctl from there")
     for path in readable:
         check_readable(Path(path))
     check_etcd(config.etcd)
