@@ -12,7 +12,7 @@ import pytest
 
 from tests.system.commands import PROJECT, Terminal
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 LAB = "rollsys"
 COUNT = "import time,itertools\nfor i in itertools.count(): print(i, flush=True); time.sleep(.05)"
@@ -64,10 +64,10 @@ def give_image(terminal: Terminal, head: Head) -> None:
     """The nodes are to run it, and are restarted for that while they are empty."""
     for name in NODES:
         head.apply("Node", name, {"image": "rolled"})
-    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=ImageDrift", "--timeout=60s")
-    for name in NODES:
-        terminal.mxctl("power", "reset", name, "--timeout", "60s")
-    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=ImageDrift=False", "--timeout=60s")
+    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=ImageDrift", "--timeout=120s")
+    resets = [f"{PROJECT}/.venv/bin/mxctl power reset {name} --timeout 120s &" for name in NODES]
+    terminal.run("\n".join([*resets, "wait"]), seconds=150)
+    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=ImageDrift=False", "--timeout=120s")
 
 
 def drift(terminal: Terminal, node: str) -> str:
@@ -102,17 +102,17 @@ def test_another_image_comes_under_six_jobs_and_one_that_does_not_boot_goes_agai
     for number, job in enumerate(JOBS):
         terminal.mxctl("run", "--name", job, "--on", NODES[number % 3], "--", "python3", "-c", COUNT)
     for job in JOBS:
-        terminal.mxctl("wait", f"job/{job}", "--for=condition=Running", "--timeout=60s")
+        terminal.mxctl("wait", f"job/{job}", "--for=condition=Running", "--timeout=120s")
     assert head.build(VERSION | {"content": "1\n"}) == first, "nothing changed: the same digest"
     assert terminal.mxctl("rollout", "status").strip() == "every node runs what it should"
 
     second = head.build(VERSION | {"content": "2\n"}, MOTD)
-    terminal.mxctl("wait", "node/n1", "--for=condition=ImageDrift", "--timeout=60s")
+    terminal.mxctl("wait", "node/n1", "--for=condition=ImageDrift", "--timeout=120s")
     assert f"rolled {first} -> rolled {second} (file /etc/motd added, file /etc/mx-version changed)" in drift(terminal, "n1")
     assert terminal.mxctl("image", "diff", "rolled:1", "rolled:2") == "file /etc/motd added\nfile /etc/mx-version changed\n"
     refused = terminal.run(f"{PROJECT}/.venv/bin/mxctl image rm rolled:1")
     assert refused.code == 1 and "revision 1 is in use by n1, n2, n3;" in refused.err
-    said = terminal.mxctl("rollout", "image", "rolled", "--name", "two", "--deadline", "90s", seconds=300)
+    said = terminal.mxctl("rollout", "image", "rolled", "--name", "two", "--deadline", "180s", seconds=600)
     assert "rollout/two is complete: 3 of 3 nodes" in said
     assert images(terminal) == [second] * 3
     for name in NODES:
@@ -121,10 +121,10 @@ def test_another_image_comes_under_six_jobs_and_one_that_does_not_boot_goes_agai
     before = check_witnesses(terminal)
 
     head.build(VERSION | {"content": "3\n"}, NO_PYTHON)
-    stopped = terminal.run(f"{PROJECT}/.venv/bin/mxctl rollout image rolled --name three --deadline 25s", seconds=200)
+    stopped = terminal.run(f"{PROJECT}/.venv/bin/mxctl rollout image rolled --name three --deadline 35s", seconds=300)
     assert stopped.code == 1, stopped.out
-    assert "not Ready within 25 s" in stopped.err
-    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=Ready", "--timeout=60s")
+    assert "not Ready within 35 s" in stopped.err
+    terminal.mxctl("wait", *(f"node/{name}" for name in NODES), "--for=condition=Ready", "--timeout=120s")
     assert images(terminal) == [second] * 3
     assert terminal.mxctl("get", "rollout", "three", "-o", "jsonpath={.status.phase}") == "Stopped"
     assert check_witnesses(terminal) > before
