@@ -193,7 +193,7 @@ async def test_the_hole_of_watches_shows_only_what_sorts_behind(guarded: Guarded
 
 async def test_what_agents_read_is_the_last(guarded: Guarded) -> None:
     tops = {value for name, value in vars(keys).items() if name.isupper() and str(value).startswith(keys.ROOT) and name != "ROOT"}
-    mine = {keys.NODES, keys.PLACEMENTS, keys.PUBLIC, keys.HOSTS, keys.REVOKED}
+    mine = {keys.NODES, keys.PLACEMENTS, keys.PUBLIC, keys.HOSTS, keys.REVOKED, keys.FILES}
     assert max(tops - mine) < keys.NODES < keys.PLACEMENTS < keys.PUBLIC
 
 

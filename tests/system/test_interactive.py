@@ -102,7 +102,7 @@ def test_a_shell_goes_on_over_moves(desk: Desk) -> None:
     me.types("\x1a")
     at = me.sees("Stopped", after=at)
     me.resize(33, 99)
-    me.types("stty size; kill %1\n")
+    me.types("stty size; kill %1; while jobs %1 &> /dev/null; do sleep 0.1; done\n")  # bash does not leave a stopped job at once
     at = me.sees("33 99", after=at)
     me.types("exit 7\n")
     assert me.ends() == 7

@@ -14,7 +14,7 @@ from nodeagent.errors import EngineFailed
 from tests.engine_contract import DEADLINE, ENV, Images, copy
 from tests.system.road import Road
 from tests.system.testnode import TestNode
-from tests.system.witness import COUNTER, Witness
+from tests.system.witness import COUNTER, Witness, eventually
 
 PIPELINE = ("bash", "-c", 'i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done | while read -r x; do echo "$x"; done')
 DAEMON = ("bash", "-c", "(setsid bash -c 'i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done' &) ; while :; do sleep 1; done")
@@ -218,7 +218,7 @@ async def test_job_that_cannot_be_restored_runs_on_at_home(road: Road, node: Tes
     call = "import socket, time; s = socket.socket(socket.AF_UNIX); s.connect('/shared/outside'); time.sleep(60)"
     witness = Witness(node, copy("outside"), "python3", "-c", script)
     sandbox = await witness.start(road.engine)
-    await witness.goes_on(1)
+    await eventually(lambda: bool(witness.numbers()))
     caller = await road.engine.create(copy("caller"))
     await caller.start(JobSpec(command=["python3", "-c", call], workdir="/"), ENV)
     await witness.goes_on(10)
