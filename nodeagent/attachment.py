@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from nodeagent.errors import EngineFailed
 from nodeagent.stdio.frames import PAUSE, frame
@@ -30,17 +31,20 @@ class Attachment:
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
         self._name = name
-        self._passing: set[asyncio.Task[None]] = set()
+        self._passing: set[asyncio.Task[Any]] = set()
         self._leaving: asyncio.Task[None] | None = None
 
     async def relay(self, read: Read, write: Write) -> None:
         """Passes bytes on, both ways. Raises what ``read`` and ``write`` raise."""
         if self._leaving is not None:
             return
-        self._passing = {asyncio.create_task(self._inward(read)), asyncio.create_task(self._outward(write))}
-        passing = self._passing
+        inward, outward = asyncio.create_task(self._inward(read)), asyncio.create_task(self._outward(write))
+        self._passing = passing = {inward, outward}
         try:
             done, _ = await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
+            if done == {inward} and not inward.cancelled() and not inward.exception() and inward.result():
+                await asyncio.wait({outward})  # what mx-stdio said last, the exit code perhaps, is still to be read
+                done.add(outward)
         finally:
             for task in passing:
                 task.cancel()
@@ -49,13 +53,15 @@ class Attachment:
             if not task.cancelled():
                 task.result()
 
-    async def _inward(self, read: Read) -> None:
+    async def _inward(self, read: Read) -> bool:
+        """Whether it was mx-stdio that hung up."""
         loop = asyncio.get_running_loop()
         try:
             while data := await read():
                 await loop.sock_sendall(self._sock, data)
         except (ConnectionError, BrokenPipeError):
-            return  # mx-stdio has hung up; what it said last is read by the other direction
+            return True
+        return False
 
     async def _outward(self, write: Write) -> None:
         loop = asyncio.get_running_loop()
