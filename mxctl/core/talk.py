@@ -116,7 +116,8 @@ class Talk:
         await self._flushed()
 
     def _decide(self, outcome: Outcome) -> None:
-        if not self._outcome.done():
+        """The first counts; but once the exit is told, it is, although we may find nobody any more when we take our leave."""
+        if not self._outcome.done() and not (self._told_exit and isinstance(outcome, Broken)):
             self._outcome.set_result(outcome)
 
     # --- the person's end ---

@@ -216,6 +216,8 @@ def test_running_something_beside_a_job(desk: Desk, host: str) -> None:
     assert (said.code, said.out, said.err) == (4, "in\n", "default/host\n")
     assert "sleep 1005" not in desk.terminal.mxctl("exec", host, "--", "ps", "ax"), "what a session leaves behind ends with it"
     assert desk.terminal.run(f"{MXCTL} exec {host} -- /no/such/program").code == 127
+    codes = [desk.terminal.run(f"{MXCTL} exec {host} -- sh -c 'exit 3'").code for _ in range(6)]
+    assert codes == [3] * 6, "a session that is over when we take our leave ended with its own code"
 
 
 def test_a_session_beside_a_job_ends_when_the_job_is_moved(desk: Desk, host: str) -> None:
