@@ -48,6 +48,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+PAUSED = 10.0  # seconds for all threads of etcd to stop
+
+
 class EtcdServer:
     """One member. ``stop`` is polite, ``kill`` is not; ``restart`` comes back with the same data on the same port."""
 
@@ -115,6 +118,12 @@ class EtcdServer:
     def pause(self) -> None:
         """Stops answering with all connections open, until ``resume``."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        threads, end = Path(f"/proc/{self._process.pid}/task"), time.monotonic() + PAUSED
+        while not all(_stands(thread) for thread in threads.iterdir()):  # until then one of them may answer yet
+            if time.monotonic() > end:
+                raise TimeoutError(f"etcd does not stop within {PAUSED} s")
+            time.sleep(0.001)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
@@ -160,6 +169,13 @@ class EtcdServer:
         if self._process is None:
             raise RuntimeError("etcd is not running")
         self._process.send_signal(number)
+
+
+def _stands(thread: Path) -> bool:
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] in "TtZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _opener(*handlers: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
