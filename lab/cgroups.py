@@ -143,13 +143,17 @@ class Groups:
             os.close(descriptor)
 
     def remove(self, timeout: float = 5.0) -> None:
-        """Removes the groups; of a whole lab also mx when it is empty then. They stay busy for a moment after the last exit."""
+        """Removes the groups; of a whole lab also mx when it is empty then. They stay busy for a moment after the last exit.
+
+        What joined after ``kill`` has looked, of an up that was killed in the middle, is ended too."""
         deadline = time.monotonic() + timeout
         for directory in self.directories:
             for group in reversed(list(_below(directory))):
                 while not _remove_empty(group):
                     if time.monotonic() > deadline:
                         raise LabError(f"cgroup {group} stays busy; see its cgroup.procs, then take the lab down again")
+                    for pid in self.processes():
+                        self._kill_member(pid)
                     time.sleep(_POLL_SECONDS)
         if not self._of_node:
             for directory in self.directories:
