@@ -81,8 +81,10 @@ def migrate(terminal: Terminal, job: str, node: str, mode: str) -> dict[str, Any
 
 @pytest.mark.parametrize("mode", ["stop", "post-copy"])
 def test_the_freeze_that_is_told_is_the_one_that_was_seen(terminal: Terminal, mode: str) -> None:
-    """A busy machine lets a thawed job wait for a core, which the agent cannot see: never is more told than was seen, and one of
-    six moves at least has to agree."""
+    """Never is more told than was seen, and one of six moves at least has to agree.
+
+    All of them should: on a busy machine, and with large jobs, the job has been seen to stand longer than the agents tell, and why
+    is not known yet."""
     job = f"witness-{mode}"
     terminal.mxctl("run", "--name", job, "--on", "n1", "--memory", f"{MEGABYTES}Mi", "--", "/shared/witness", str(MEGABYTES))
     wait_for(terminal, job, "ready")
