@@ -71,6 +71,10 @@ class JobPlacement(Model):
     """Labels a node must have."""
     tolerations: list[str] = Field(default_factory=list)
     """Keys of taints that do not matter; "*" for all."""
+    home: Name | None = None
+    """Node it belongs to: it goes back there when that costs nobody anything, and is no guest there."""
+    near: list[Name] = Field(default_factory=list)
+    """Jobs of the same namespace that it talks to: among equally good nodes it goes where they are."""
 
 
 class MigrationMode(StrEnum):
@@ -204,6 +208,8 @@ class JobSpec(Model):
     """Whom it runs as."""
     limits: dict[Limit, Annotated[int, Field(ge=-1)]] = Field(default_factory=dict)
     """Resource limits by their names in prlimit(1), soft and hard alike, e.g. nofile: 4096; -1 is unlimited."""
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """Of two jobs that could move, or would have to, the one with the higher number is served first."""
     nice: int = Field(default=0, ge=-20, le=19)
     """Its nice value."""
     umask: Annotated[str, StringConstraints(pattern=r"^0?[0-7]{3}$")] = "022"

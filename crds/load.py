@@ -55,6 +55,8 @@ class Alive(Model):
     """Cores for jobs, quota included."""
     memory: Memory = 0
     """Bytes for jobs, limit included."""
+    speed: float | None = None
+    """How fast a core is, as measured; 1 is an ordinary core of 2020. None: not measured."""
     features: list[str] = Field(default_factory=list)
     """What it can do beside stopping moves: post-copy, pre-copy, network (jobs' own networks)."""
     cpu_flags: str = ""
@@ -76,6 +78,8 @@ class JobLoad(Model):
     """Resident bytes."""
     age: float = 0.0
     """Seconds since the job was first started, anywhere."""
+    attained: float | None = None
+    """CPU seconds that it has had, on all nodes together."""
 
 
 class LoadVector(Model):
@@ -95,6 +99,8 @@ class LoadVector(Model):
     """Bytes in use on the node that cannot be reclaimed."""
     memory_pressure: float = 0.0
     """PSI memory 'some' avg10, per cent."""
+    users: dict[str, int] = Field(default_factory=dict)
+    """Who is logged in: name and number."""
     unguarded: str = ""
     """Why nothing would stop the jobs here when the agent hangs and the node loses touch; empty when its guard would."""
     jobs: dict[str, JobLoad] = Field(default_factory=dict)

@@ -58,9 +58,9 @@ class Hardware(Model):
     firmware: str = ""
     """bios or uefi."""
     memory: Memory = 0
-    """Bytes; 0 when it did not say."""
+    """Bytes: of its modules, then what its kernel has; 0 when it did not say."""
     cpus: int = 0
-    """Processors; 0 before it has run a kernel of ours."""
+    """Cores; 0 when it did not say."""
 
 
 class Machine(Model):

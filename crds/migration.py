@@ -48,6 +48,8 @@ class MigrationSpec(Model):
     """True: call it off, unless it has reached its commit point."""
     reason: str = ""
     """Why, for people."""
+    cause: str = ""
+    """What it is for, of a move that the balancer asks for: load, memory, rotation, owner, room or home."""
     requested_by: str = "user"
     """user, drain or the policy's name."""
     deadline: Duration = 60.0
@@ -75,6 +77,8 @@ class MigrationStatus(Status):
     """Resident bytes of the job when the move began."""
     bytes: int = 0
     """Images sent: all the memory, or (post-copy) what the job could not begin without."""
+    frozen_bytes: int = 0
+    """Of these, what was sent while the job stood still: less than all in a pre-copy."""
     freeze_ms: float | None = None
     """Milliseconds in which no instruction of the job ran (CLOCK_REALTIME)."""
     started_at: Time | None = None
@@ -105,6 +109,7 @@ class Migration(Resource):
         Column("PREDICTED", lambda m: _ms(m.status.predicted_freeze_ms), wide=True),
         Column("FREEZE", lambda m: _ms(m.status.freeze_ms)),
         Column("BY", lambda m: m.spec.requested_by, wide=True),
+        Column("CAUSE", lambda m: m.spec.cause or "-", wide=True),
         Column("REASON", lambda m: m.spec.reason or "-", wide=True),
         Column("MESSAGE", lambda m: m.status.message or "-", wide=True),
     )

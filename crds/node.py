@@ -60,6 +60,11 @@ class NodeSpec(Model):
     """Words for its kernel line, after the Cluster's."""
     power: PowerSpec | None = None
     """How it is switched on and off."""
+    speed: float | None = Field(default=None, gt=0, le=1000)
+    """How fast one of its cores is; only ratios between nodes matter. Measured by its agent when unset."""
+    owner: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9_.@-]{1,64}$")
+    """Login name of the person whose machine it is. While he is logged in, a BalancePolicy with guests: evict sends jobs of others
+    away."""
     taints: list[Taint] = Field(default_factory=list)
     """Keep jobs away that do not tolerate them."""
     unschedulable: bool = False
@@ -111,6 +116,8 @@ class NodeFacts(Model):
     """Digest of the Assignment it booted with."""
     address: str = ""
     """Address of its data channel, host:port."""
+    speed: float | None = None
+    """How fast its agent found one of its cores."""
 
 
 class NodeStatus(Status):
@@ -176,9 +183,17 @@ def _memory(node: "Node") -> str:
     return f"{used}/{human_memory(node.status.capacity.memory)}"
 
 
+def _speed(node: "Node") -> str:
+    speed = node.spec.speed or node.status.facts.speed
+    return f"{speed:g}" if speed else "-"
+
+
 def _hardware(node: "Node") -> str:
     found = node.status.hardware
-    return " ".join(word for word in (found.vendor, found.product, found.serial) if word) or "-" if found else "-"
+    if found is None:
+        return "-"
+    size = f"{found.cpus} core{'s'[: found.cpus - 1]}" if found.cpus else "", human_memory(found.memory) if found.memory else ""
+    return " ".join(word for word in (found.vendor, found.product, found.serial, *size) if word) or "-"
 
 
 def _boot(node: "Node") -> str:
@@ -196,6 +211,7 @@ class Node(Resource):
         Column("JOBS", lambda n: str(n.status.jobs)),
         Column("CPU", _cpu),
         Column("MEMORY", _memory),
+        Column("SPEED", _speed, wide=True),
         Column("ADDRESS", lambda n: n.spec.address or "-", wide=True),
         Column("MAC", lambda n: n.spec.mac or "-", wide=True),
         Column("IMAGE", lambda n: n.spec.image or "-", wide=True),

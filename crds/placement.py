@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from crds.balancepolicy import TimeSharing
 from crds.job import Fencing, JobSpec, MigrationMode
 from crds.meta import Model, Time
 
@@ -75,6 +76,8 @@ class Placement(Model):
     """The job's spec when it was placed."""
     fencing: Fencing = Fencing.FREEZE
     """What the node does with the job when it lost touch with the cluster."""
+    time_sharing: TimeSharing = TimeSharing.FAIR
+    """How the node's jobs share its CPU."""
     address: str | None = None
     """The job's own address with its prefix length, e.g. 10.77.1.5/16; set when it has a network of its own."""
     mac: str | None = None

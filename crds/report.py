@@ -88,6 +88,8 @@ class MoveReport(Model):
     """None while under way."""
     bytes: int = 0
     """Bytes of images sent or received."""
+    frozen_bytes: int = 0
+    """Of these, what came while the job stood still; the destination knows."""
     freeze_ms: float | None = None
     """Milliseconds from the freeze to the first instruction; the destination knows."""
     message: str = ""

@@ -1,7 +1,6 @@
 """What pydantic found wrong, in words for whoever wrote the file: what is there, what is allowed, what was probably meant."""
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -23,6 +22,8 @@ def explain(error: Mapping[str, Any], model: type[BaseModel] | None = None) -> s
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """``; did you mean "spec"?`` or all there are: the end of a sentence on an unknown word."""
+    from difflib import get_close_matches  # who is never asked, like a node's agent, starts faster without it
+
     by_lower = {name.lower(): name for name in known}
     near = get_close_matches(word.lower().replace("_", ""), list(by_lower), n=1, cutoff=0.6)
     if near:

@@ -4,16 +4,13 @@ The packaged clients lose changes or hang when a connection breaks; docs/design 
 messages are generated from our own small .proto, the failures are handled in etcd_channel.py and etcd_watch.py.
 """
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-import grpc
-import grpc.aio
-
-from store.errors import Gone, NotFound, Unavailable
-from store.etcd_channel import DEFAULT_KEEP_ALIVE, Channel, KeepAlive, Method, Tls, translate
+from store.errors import Gone, NotFound
+from store.etcd_channel import DEFAULT_KEEP_ALIVE, Channel, KeepAlive, Method, Tls
+from store.etcd_lease import Renewals
 from store.etcd_watch import key_value, prefix_end, watch
 from store.kv import Batch, Compare, Delete, Get, KeyValue, Op, Page, Put, Target, TxnResult
 from store.limits import check_lease, check_txn
@@ -24,7 +21,6 @@ TXN = Method("/etcdserverpb.KV/Txn", pb.TxnRequest, pb.TxnResponse)
 COMPACT = Method("/etcdserverpb.KV/Compact", pb.CompactionRequest, pb.CompactionResponse)
 GRANT = Method("/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantRequest, pb.LeaseGrantResponse)
 REVOKE = Method("/etcdserverpb.Lease/LeaseRevoke", pb.LeaseRevokeRequest, pb.LeaseRevokeResponse)
-KEEP_ALIVE = Method("/etcdserverpb.Lease/LeaseKeepAlive", pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse)
 STATUS = Method("/etcdserverpb.Maintenance/Status", pb.StatusRequest, pb.StatusResponse)
 
 LIST_ATTEMPTS = 3  # a list of "now" starts over when its revision is compacted between two pages
@@ -45,6 +41,7 @@ class EtcdKV:
 
     def __init__(self, channel: Channel, *, page: int = 500, progress: float = 60.0) -> None:
         self.channel = channel
+        self._renewals = Renewals(channel)
         self._page = page
         self._progress = progress
 
@@ -97,23 +94,7 @@ class EtcdKV:
         return (await self.channel.call(GRANT, pb.LeaseGrantRequest(TTL=math.ceil(ttl)), f"of {ttl} s")).ID
 
     async def keep_alive(self, lease: int) -> float:
-        call = self.channel.stream(KEEP_ALIVE, timeout=self.channel.timeout)
-        subject = f"keep-alive of lease {lease:x}"
-        try:
-            await call.write(pb.LeaseKeepAliveRequest(ID=lease))
-            answer = await call.read()
-        except grpc.aio.AioRpcError as error:
-            raise translate(error, subject) from error
-        except asyncio.InvalidStateError as error:
-            raise Unavailable(f"{subject}: the stream ended before the question was sent") from error
-        except asyncio.CancelledError:
-            self.channel.explain_cancellation()
-            raise
-        finally:
-            call.cancel()
-        if not isinstance(answer, pb.LeaseKeepAliveResponse):  # grpc.aio.EOF
-            raise Unavailable(f"{subject}: etcd ended the stream without an answer")
-        return max(answer.TTL, 0)
+        return await self._renewals.renew(lease)
 
     async def revoke(self, lease: int) -> None:
         try:

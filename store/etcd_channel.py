@@ -7,6 +7,7 @@ is made anew when the certificate files have changed, because gRPC reads them on
 import asyncio
 import ipaddress
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Tls:
     def stamp(self) -> tuple[int, ...]:
         """Changes when a file was written anew. A missing one counts as 0: it may be about to be replaced."""
         files = [path for path in (self.ca, self.certificate, self.key) if path]
-        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
+        return tuple(_changed(path) for path in files)
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Reads the files. Raises Invalid."""
@@ -77,6 +78,13 @@ class KeepAlive:
 
 
 DEFAULT_KEEP_ALIVE = KeepAlive()
+
+
+def _changed(path: Path) -> int:
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 - before each call
+    except FileNotFoundError:
+        return 0
 
 
 class Channel:
@@ -186,6 +194,8 @@ def channel_options(keep_alive: KeepAlive) -> list[tuple[str, int | str]]:
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 5000),  # is the time-out of connecting, too
         ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.http2.bdp_probe", 0),  # else every answer is followed by a ping: half of what a quiet agent sends
+        ("grpc.http2.lookahead_bytes", 4 << 20),  # what those pings would find out
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
         ("grpc.lb_policy_name", "round_robin"),

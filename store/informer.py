@@ -30,7 +30,7 @@ Difference = tuple[str, KeyValue | None, KeyValue | None]
 
 PROBE = 5.0  # seconds of silence after which etcd is asked whether it is there
 SELDOM = 30.0
-"""For a daemon's further informers: one that asks often tells of a lost connection soon enough."""
+"""For a daemon that asks often anyhow: its heartbeat, or one of its informers, tells of a lost connection soon enough."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts to list
 
 

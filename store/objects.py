@@ -7,6 +7,7 @@ ones and the broken ones apart. An object whose name differs from its key's is b
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
@@ -16,14 +17,11 @@ from crds import keys
 from crds.document import find_problems
 from crds.event import Event, ObjectReference
 from crds.meta import CLUSTER_SCOPE, DEFAULT_NAMESPACE, Model, Resource
-from crds.registry import KINDS
 from store.errors import Invalid
 from store.kv import KeyValue
 
 T = TypeVar("T", bound=Resource)
 M = TypeVar("M", bound=Model)
-
-_BY_PLURAL = {kind.PLURAL: kind for kind in KINDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +97,19 @@ def regarding_word(regarding: ObjectReference) -> str:
     return f"{regarding.kind.lower()}.{regarding.name}".replace("/", "_")
 
 
+@cache
+def _by_plural() -> dict[str, str]:
+    """Names of kinds."""
+    from crds.registry import KINDS  # late: agents do without most kinds, and a machine that boots waits for every import
+
+    return {kind.PLURAL: kind.KIND for kind in KINDS}
+
+
 def identify(key: str) -> Identity:
     """What a key stands for. Keys that fit nothing we know are named whole, so that a message can still say which."""
     match keys.parts(key):
         case ["kinds", plural, namespace, name]:
-            known = _BY_PLURAL.get(plural)
-            return Identity(known.KIND if known else plural, namespace, name)
+            return Identity(_by_plural().get(plural, plural), namespace, name)
         case ["events", namespace, _, name]:
             return Identity(Event.KIND, namespace, name)
         case ["placements", node, namespace, job]:

@@ -183,6 +183,26 @@ async def test_breaking_connections_leave_no_complaints_of_the_event_loop(
     assert [record.getMessage() for record in caplog.records] == []
 
 
+async def test_a_renewal_after_a_lost_connection_asks_on_a_new_stream(etcd: Etcd) -> None:
+    lease = await etcd.kv.grant(30)
+    assert await etcd.kv.keep_alive(lease) == 30
+    await etcd.cut()
+    await until_reachable(etcd.kv)
+    assert await etcd.kv.keep_alive(lease) == 30
+
+
+async def test_nobody_gets_the_answer_to_a_renewal_that_was_given_up(etcd: Etcd) -> None:
+    short, long = await etcd.kv.grant(30), await etcd.kv.grant(60)
+    assert await etcd.kv.keep_alive(short) == 30
+    await etcd.stall()
+    given_up = asyncio.create_task(etcd.kv.keep_alive(short))
+    await asyncio.sleep(TIMEOUT / 10)
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    await etcd.resume()
+    assert await etcd.kv.keep_alive(long) == 60
+
+
 async def test_closing_ends_calls_under_way_as_unavailable(etcd: Etcd, prefix: str) -> None:
     await etcd.kv.get(prefix)
     await etcd.stall()

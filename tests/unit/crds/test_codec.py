@@ -9,6 +9,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from crds.balancepolicy import BalancePolicy
 from crds.codec import CodecErrors, dump_data, dump_documents, parse_documents
 from crds.job import Job
 from crds.node import Node
@@ -29,7 +30,7 @@ def errors(text: str) -> list[str]:
     ("text", "error"),
     [
         (NODE + "spec:\n  mak: x\n", 'f:5: spec.mak: unknown field; did you mean "mac"?'),
-        (NODE + "spec:\n  colour: x\n", "f:5: spec.colour: unknown field; there are: mac, address, image, kernelArguments, power, taints, unschedulable"),
+        (NODE + "spec:\n  colour: x\n", "f:5: spec.colour: unknown field; there are: mac, address, image, kernelArguments, power, speed, owner, taints, unschedulable"),
         (NODE + "spek: {}\n", 'f:4: spek: unknown field; did you mean "spec"?'),
         (POLICY + "  min_residency: 3s\n", 'f:5: spec.min_residency: unknown field; did you mean "minResidency"?'),
         (JOB + "  placement: {pinned: yes}\n", 'f:6: spec.placement.pinned: must be true or false, not the text "yes"'),
@@ -37,7 +38,9 @@ def errors(text: str) -> list[str]:
         (POLICY + "  budget: {cluster: 0}\n", "f:5: spec.budget.cluster: must be at least 1, not 0"),
         (POLICY + "  minGain: .inf\n", 'f:5: spec.minGain: must be a number, not the text ".inf"'),
         (POLICY + "  minGain: 1e999\n", "f:5: spec.minGain: the number 1e999 is out of range"),
-        (POLICY + "  goal: fast\n", 'f:5: spec.goal: must be "opportunity-cost" or "none", not the text "fast"'),
+        (POLICY + "  goal: fast\n", 'f:5: spec.goal: must be "opportunity-cost", "mosix", "threshold" or "none", not the text "fast"'),
+        (POLICY + "  rotation: sometimes\n", 'f:5: spec.rotation: must be "auto" or "off", not the text "sometimes"'),
+        (POLICY + "  threshold: {high: 1, low: 2}\n", "f:5: spec.threshold: low 2 is above high 1; nodes between the two neither give nor take"),
         (POLICY + "  memory: {highWater: 0.2}\n", "f:5: spec.memory: lowWater 0.75 is above highWater 0.2"),
         (POLICY + "  interval: 3 parsecs\n", "f:5: spec.interval: '3 parsecs' is not a duration; write e.g. \"30s\", \"5m\" or \"1h30m\""),
         (JOB + "  resources: {memory: 12Zi}\n", "f:6: spec.resources.memory: '12Zi' is not an amount of memory; write e.g. \"512Mi\" or \"2Gi\""),
@@ -87,6 +90,13 @@ def test_each_error_has_its_line_and_field(text: str, error: str) -> None:
     found = errors(text)
     assert found[0].startswith(error)
     assert all(line.startswith("f:") for line in found)
+
+
+@pytest.mark.parametrize(("written", "read"), [("off", "off"), ("false", "off"), ("auto", "auto"), ("true", "auto")])
+def test_a_bare_off_is_a_word(written: str, read: str) -> None:
+    [only] = parse_documents(f"{POLICY}  rotation: {written}\n", "f")
+    assert isinstance(only.obj, BalancePolicy)
+    assert only.obj.spec.rotation == read
 
 
 def test_all_errors_of_all_documents_are_told_in_order() -> None:
