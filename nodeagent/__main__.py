@@ -3,13 +3,12 @@
 import argparse
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from nodeagent import facts
@@ -19,10 +18,12 @@ from nodeagent.cgroups import Cgroups
 from nodeagent.config import DATA_PORT, Config, Timing
 from nodeagent.credentials import prepare, until_signed
 from nodeagent.errors import AgentError, EngineFailed
+from nodeagent.footprint import keep_small, let_go
 from nodeagent.hooks import Hooks
 from nodeagent.links import BRIDGE
 from nodeagent.load import LoadSampler
 from nodeagent.namespaces import NamespaceEngine
+from nodeagent.speed import speed_of
 from nodeagent.tmpfs import mount_images
 from store.errors import StoreError
 from store.etcd import EtcdKV
@@ -88,14 +89,18 @@ async def run(options: argparse.Namespace, hooks: Hooks | None = None) -> None:
     await asyncio.to_thread(mount_images, config.images, config.run / "copies")
     engine = NamespaceEngine(config.run, config.shared, cgroups, bridge=options.bridge)
     async with asyncio.TaskGroup() as group:
+        speed = group.create_task(asyncio.to_thread(speed_of, config.state, facts.processor_name(facts.read_cpuinfo())))
         group.create_task(_try_criu(engine))  # seconds on a machine that boots, which waits for its certificate meanwhile
         tls, config = await _enrolled(config, options.invited)
     kv = EtcdKV.connect([part.strip() for part in options.endpoints.split(",")], tls=tls)
+    small = asyncio.create_task(let_go(), name="footprint")
     try:
         image, assigned = facts.image_digest(), facts.assigned_digest()
         root = image or config.node  # nobody else has the files of a machine that runs no image
-        await Agent(config, kv, engine, LoadSampler(cgroups), hooks=hooks, image=image, assigned=assigned, root=root).run()
+        found = partial(Agent, image=image, assigned=assigned, root=root, speed=speed.result())
+        await found(config, kv, engine, LoadSampler(cgroups), hooks=hooks).run()
     finally:
+        small.cancel()
         await kv.close()
 
 
@@ -117,19 +122,6 @@ async def _enrolled(config: Config, invited: Path | None) -> tuple[Tls | None, C
         config = replace(config, head=await until_admitted(directory, booted))
     await until_signed(directory)
     return Tls.of(directory, "node"), config
-
-
-def keep_small() -> None:
-    """Less memory at rest: two arenas for all threads, and large buffers go back to the kernel (mallopt(3))."""
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_ARENA_MAX, 2)
-    libc.mallopt(_MMAP_THRESHOLD, 256 << 10)
-    gc.enable()  # see bundle.py
-    gc.collect()
-    libc.malloc_trim(0)  # imports left holes
-
-
-_ARENA_MAX, _MMAP_THRESHOLD = -8, -3
 
 
 def main(arguments: Sequence[str] | None = None, hooks: Hooks | None = None) -> int:

@@ -21,6 +21,7 @@ from crds.placement import Placement
 from crds.states import SourceStep
 from nodeagent import facts
 from nodeagent.attend import Reception
+from nodeagent.beat import Beat
 from nodeagent.case import Case, Parts
 from nodeagent.clock import Clock, SystemClock
 from nodeagent.config import Config
@@ -43,7 +44,7 @@ from nodeagent.renewal import keep_certificate
 from nodeagent.space import Room, remove_strays
 from nodeagent.stdio.frames import BESIDE, PURPOSE
 from nodeagent.tcp import TcpExchange
-from nodeagent.telling import LoadSource, tell_load
+from nodeagent.telling import LoadSource, Telling
 from nodeagent.worker import Worker
 from store.errors import StoreError
 from store.informer import SELDOM, Informer
@@ -72,6 +73,7 @@ class Agent:
         image: str = "",
         assigned: str = "",
         root: str = "",
+        speed: float | None = None,
         network: Callable[[Config], Exchange] | None = None,
         pages: Callable[[Config], Pages] = TcpPages,
         clock: Clock | None = None,
@@ -84,6 +86,7 @@ class Agent:
         self._image = image
         self._assigned = assigned
         self._root = root
+        self._speed = speed
         self._network = network or tcp_exchange
         self._pages = pages
         self._clock = clock or SystemClock()
@@ -97,7 +100,7 @@ class Agent:
         self._leftovers: dict[str, list[Copy]] = {}
         self._ready = asyncio.Event()
         self._reload = asyncio.Event()
-        self._informer = Informer(kv, keys.placement_prefix(config.node), clock=self._clock.monotonic)
+        self._informer = Informer(kv, keys.placement_prefix(config.node), probe=SELDOM, clock=self._clock.monotonic)
         self._reports = Informer(kv, f"{keys.node_prefix(config.node)}jobs/", probe=SELDOM)
         self._heartbeat = Heartbeat(kv, config.node, self._alive, ttl=config.timing.lease, clock=self._clock.boottime)
         self._heartbeat.begun = self._reload.set
@@ -136,10 +139,11 @@ class Agent:
                 group.create_task(self._informer.run(), name="placements")
                 group.create_task(self._reports.run(), name="own reports")
                 group.create_task(self._heartbeat.run(), name="heartbeat")
-                group.create_task(self._fence.run(self._look_at_fence), name="fence")
+                beat = Beat(self._config.node)
+                group.create_task(self._fence.run(self._look_at_fence, beat), name="fence")
                 group.create_task(self._keep_loaded(), name="reports")
-                group.create_task(self._look_at_usage(), name="usage")
-                group.create_task(self._look_for_obstacles(), name="obstacles")
+                group.create_task(self._look_at_usage(beat), name="usage")
+                group.create_task(self._look_for_obstacles(beat), name="obstacles")
                 group.create_task(self._programs.run(self._boot_id), name="programs")
                 if self._config.tls is not None:
                     revoked = Informer(self._kv, keys.REVOKED, probe=SELDOM)
@@ -149,9 +153,9 @@ class Agent:
                         group.create_task(keep_certificate(self._config.tls, self._config.head), name="certificate")
                 if self._config.hosts is not None:
                     group.create_task(keep_hosts(self._kv, self._config.hosts), name="hosts")
-                group.create_task(self._load.run(self._watched), name="load")
-                told = (self._kv, self._config.node, self._heartbeat, self._load, self._watched, self._fence)
-                group.create_task(tell_load(*told, timing.load), name="telling load")
+                group.create_task(self._load.run(self._watched, beat), name="load")
+                telling = Telling(self._config.node, self._heartbeat, self._load, self._watched, self._fence)
+                group.create_task(telling.run(self._kv, beat, timing.load), name="telling load")
 
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[Parts]:
@@ -212,6 +216,7 @@ class Agent:
             root=self._root,
             cpu=vector.cpu_capacity,
             memory=vector.memory_capacity,
+            speed=self._speed,
             features=self._features,
             cpu_flags=self._cpu_flags,
             system=facts.system_facts(self._config.shared),
@@ -282,17 +287,20 @@ class Agent:
             await self._reload.wait()
             self._reload.clear()
 
-    async def _look_at_usage(self) -> None:
+    async def _look_at_usage(self, beat: Beat) -> None:
+        every = self._config.timing.usage
         while True:
-            await asyncio.sleep(self._config.timing.usage)
+            await beat.sleep(every)
+            if self._load.still_for() > 2 * every:
+                continue
             for worker in list(self._workers.values()):
                 await worker.look()
 
-    async def _look_for_obstacles(self) -> None:
+    async def _look_for_obstacles(self, beat: Beat) -> None:
         """One job after the other: a look takes milliseconds, and none is urgent."""
         every = self._config.timing.obstacles
         while True:
-            await asyncio.sleep(min(1.0, every))
+            await beat.sleep(min(1.0, every))
             for worker in list(self._workers.values()):
                 await worker.look_for_obstacles(every)
 
@@ -310,7 +318,8 @@ class Agent:
             if step in RUNS_HERE or step in (SourceStep.CONNECTING, SourceStep.FREEZING, SourceStep.SENT):
                 started = case.record.started_at or self._clock.now()
                 frozen = case.fenced or step in (SourceStep.FREEZING, SourceStep.SENT)
-                yield Watched(case.record.copy_here, case.sandbox, (self._clock.now() - started).total_seconds(), frozen)
+                age, before = (self._clock.now() - started).total_seconds(), case.record.base_cpu_seconds
+                yield Watched(case.record.copy_here, case.sandbox, age, frozen, before, case.aged)
 
 
 def tcp_exchange(config: Config) -> Exchange:

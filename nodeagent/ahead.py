@@ -6,6 +6,7 @@ will do; where written pages are tracked, pre-copy does better, for it need not 
 """
 
 import logging
+import mmap
 import os
 from array import array
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ _ENTRY = 8  # bytes of /proc/PID/pagemap for a page
 _LOOK = 1 << 16  # pages looked up at once
 _READ = 1 << 20  # bytes read at once
 _OURS = frozenset((4, 2))  # bits 63..61 of an entry: present, swapped, or of a file or shared: neither file nor both
+_POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 _NOT_DUMPED = ("[vsyscall]", "[vvar]", "[vvar_vclock]", "[vdso]")
 
 
@@ -96,3 +98,11 @@ def runs(entries: "array[int]") -> Iterator[tuple[int, int]]:
             first = -1
     if first >= 0:
         yield first, len(entries)
+
+
+def map_whole(file: Path) -> memoryview:
+    """A file of memory; empty when it is. To be looked at by C it has to be writable. Raises OSError."""
+    if not file.stat().st_size:
+        return memoryview(bytearray())
+    with file.open("r+b") as opened:
+        return memoryview(mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_SHARED | _POPULATE))

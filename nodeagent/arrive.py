@@ -21,7 +21,7 @@ from nodeagent.deadline import Deadline
 from nodeagent.engine import PageWire
 from nodeagent.errors import AgentError, MoveFailed, PeerLost, SandboxGone
 from nodeagent.exchange import Caller
-from nodeagent.frames import End, Message, Ready, Refused, Running, images_size
+from nodeagent.frames import Message, Ready, Refused, Running, images_size
 from nodeagent.ledger import refusal
 from nodeagent.pages import Entrance
 from nodeagent.precopy import receive_rounds
@@ -35,13 +35,14 @@ RETRY = 0.2  # seconds between two attempts to learn what became of the claim
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Restored and stopped; ``end_at`` is when the end frame came, monotonic seconds."""
+    """Restored and stopped. Monotonic seconds: of the freeze at the source, of the end frame here, of the end of the restore."""
 
-    end: End
+    frozen_at: float
     end_at: float
     bytes: int
+    frozen_bytes: int
+    """Of these, what came after the freeze."""
     restored_at: float
-    """Monotonic seconds."""
 
 
 async def receive_job(case: Case) -> None:
@@ -107,23 +108,28 @@ async def _receive_and_restore(
         ahead = await receive_rounds(case, channel, images, promise, deadline)
     receiver = channel.receive_images(images, most=case.parts.room.most(promise) - ahead)
     promise.came = lambda: ahead + receiver.bytes
+    clock, began = case.parts.clock, list[float]()
+    receiver.on_dump(lambda: began.append(clock.monotonic()))
     deadline.doing("its images were received")
     try:
         end = await receiver.run()
     except PeerLost as error:
         lost = f"node/{_order(case).source} was lost before the whole job had come, because its agent died or the network broke"
         raise PeerLost(f"{lost}: {error}") from error
-    end_at = case.parts.clock.monotonic()
+    end_at = clock.monotonic()
+    frozen_at = (began[0] if began else end_at) - end.frozen_for
     await case.parts.hooks.at("arrive.received", record.copy_here)
-    frozen_at = case.parts.clock.boottime() - end.frozen_for
-    known = {"started_at": end.started_at, "base_cpu_seconds": end.cpu_seconds, "frozen_at": frozen_at}
+    known = {"started_at": end.started_at, "base_cpu_seconds": end.cpu_seconds}
+    known["frozen_at"] = clock.boottime() - (clock.monotonic() - frozen_at)
     await asyncio.gather(_forget_ahead(images), case.advance(DestinationStep.RESTORING, **known))
     deadline.doing("the job was being restored")
+    case.parts.room.check_restore(promise, images_size(end.files))
     wire = PageWire(await door.wire()) if door else None
     await sandbox.restore(images, last_pid=end.last_pid, deadline=case.parts.config.timing.restore, wire=wire)
     if wire is not None:
         wire.sock.close()  # criu has it
-    arrived = Arrived(end, end_at, ahead + images_size(end.files), case.parts.clock.monotonic())
+    late = images_size(end.files)
+    arrived = Arrived(frozen_at, end_at, ahead + late, late, clock.monotonic())
     await case.parts.hooks.at("arrive.restored", record.copy_here)
     return arrived
 
@@ -143,11 +149,11 @@ async def _commit_and_run(case: Case, order: MoveOrder, arrived: Arrived) -> Non
     await go(case, arrived)
     restore, total = arrived.restored_at - arrived.end_at, _freeze_ms(case)
     log.info(
-        "job %s: move %s done, frozen %.0f ms: %.0f at the source, %.0f to restore, the rest to commit and resume",
+        "job %s: move %s done, frozen %.0f ms: %.0f until all had come, %.0f to restore, the rest to commit and resume",
         case.key,
         order.migration,
         total,
-        arrived.end.frozen_for * 1000,
+        (arrived.end_at - arrived.frozen_at) * 1000,
         restore * 1000,
     )
 
@@ -194,13 +200,12 @@ async def go(case: Case, arrived: Arrived | None = None) -> None:
     if still and frozen_at is not None:
         freeze = round((case.parts.clock.boottime() - frozen_at) * 1000, 1)
     if arrived is not None:
-        freeze = round((arrived.end.frozen_for + case.parts.clock.monotonic() - arrived.end_at) * 1000, 1)
+        freeze = round((case.parts.clock.monotonic() - arrived.frozen_at) * 1000, 1)
     await case.measure()
     await case.parts.hooks.at("arrive.resumed", case.held.copy_here)
-    size = arrived.bytes if arrived else 0
     follows = _order(case).mode == MigrationMode.POST_COPY
     step = DestinationStep.FETCHING if follows else DestinationStep.RUNNING
-    report = _report(case, ReportPhase.RUNNING, step, ok=None if follows else True, freeze_ms=freeze, size=size)
+    report = _report(case, ReportPhase.RUNNING, step, ok=None if follows else True, freeze_ms=freeze, arrived=arrived)
     await case.advance_decided(step, report=report)
 
 
@@ -253,7 +258,9 @@ def _report(
     ok: bool | None = None,
     message: str = "",
     freeze_ms: float | None = None,
-    size: int = 0,
+    arrived: Arrived | None = None,
 ) -> JobReport:
-    move = MoveReport(migration=_order(case).migration, step=step, ok=ok, bytes=size, freeze_ms=freeze_ms, message=message)
+    move = MoveReport(migration=_order(case).migration, step=step, ok=ok, freeze_ms=freeze_ms, message=message)
+    if arrived is not None:
+        move = move.model_copy(update={"bytes": arrived.bytes, "frozen_bytes": arrived.frozen_bytes})
     return case.report(phase, move=move, message=message)

@@ -82,6 +82,8 @@ class Case:
         """It stands still because the node lost touch, as far as was seen."""
         self.obeys: Fencing | None = None
         """What the guard was told to do with the copy; None when that is not known."""
+        self.aged = False
+        """It shares the node's CPU with other jobs by age, as its placement says."""
         self.tidied = False
         """What an ended, left or refused copy left behind is gone."""
         self.telling = asyncio.Lock()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nodeagent.engine import Copy
 from nodeagent.errors import EngineFailed
-from nodeagent.freezer import Freezer
+from nodeagent.freezer import Freezer, read_file
 
 JOBS = "jobs"
 V1 = ("cpu", "cpuacct", "memory", "freezer", "pids")
@@ -24,6 +24,8 @@ REAL_ROOT_INODE = 1
 """The root directory of a cgroup file system itself; a node in a container sees a directory below it as its root."""
 UNLIMITED = 1 << 60
 """v1 writes "no memory limit" as a number about this large."""
+PLAIN_WEIGHT, V1_SHARES = 100, 1024
+"""What a group has of which nobody said anything: v2's weight, and v1's shares."""
 REMOVAL = 5.0
 """Seconds for the last dead process to leave a group."""
 
@@ -39,17 +41,13 @@ class Capacity:
 
 
 def read_int(path: Path) -> int:
-    """The number in a file of one line. Read ten times a second for each job: without the layers of a text file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return int(os.read(descriptor, 64))
-    finally:
-        os.close(descriptor)
+    """The number in a file of one line."""
+    return int(read_file(path))
 
 
 def read_table(path: Path) -> dict[str, int]:
     """Lines of "name number"."""
-    pairs = (line.split() for line in path.read_text().splitlines())
+    pairs = (line.split() for line in read_file(path).splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 
 
@@ -97,6 +95,10 @@ class Cgroups:
             memory = min(memory, _memory_limit(directory))
         return Capacity(cores, memory)
 
+    def cpu_seconds(self) -> float:
+        """CPU time used by all jobs that have a group; while it stays, none of them has run."""
+        return _cpu_seconds({kind: path / JOBS for kind, path in self.hierarchies.items()})
+
     def memory_used(self) -> int:
         """Bytes in use on the node that cannot be reclaimed."""
         root = self._hierarchy("memory")
@@ -110,7 +112,7 @@ class Cgroups:
         own = self.hierarchies.get("unified", Path("/nonexistent")) / "memory.pressure"
         for path in (own, self.proc / "pressure/memory"):
             try:
-                some = path.read_text().splitlines()[0].split()
+                some = read_file(path).splitlines()[0].split()
             except (OSError, IndexError):
                 continue  # not compiled in, or switched off at boot
             return float(some[1].removeprefix("avg10="))
@@ -125,7 +127,7 @@ class Cgroups:
             yield from (root, root / JOBS)
 
     def _meminfo(self) -> dict[str, int]:
-        lines = (line.split() for line in (self.proc / "meminfo").read_text().splitlines())
+        lines = (line.split() for line in read_file(self.proc / "meminfo").splitlines())
         return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines}
 
 
@@ -162,13 +164,18 @@ class JobGroup:
         """Its processes, in the PID namespace of whoever asks; FileNotFoundError when it is gone."""
         kinds = ("freezer", "unified", "pids", "memory")
         path = next((self.paths[kind] for kind in kinds if kind in self.paths), self.everywhere[0])
-        return [int(pid) for pid in (path / "cgroup.procs").read_text().split()]
+        return [int(pid) for pid in read_file(path / "cgroup.procs").split()]
 
     def cpu_seconds(self) -> float:
         """CPU time used in it."""
-        if "cpuacct" in self.paths:
-            return read_int(self.paths["cpuacct"] / "cpuacct.usage") / 1e9
-        return read_table(self.paths["unified"] / "cpu.stat")["usage_usec"] / 1e6
+        return _cpu_seconds(self.paths)
+
+    def weigh(self, weight: int) -> None:
+        """Its share of the CPU against other jobs: 1 to 10000, as v2 counts. OSError when the kernel shares by no weight."""
+        if "cpu" in self.paths:
+            (self.paths["cpu"] / "cpu.shares").write_text(str(max(2, weight * V1_SHARES // PLAIN_WEIGHT)))
+        else:
+            (self.paths["unified"] / "cpu.weight").write_text(str(weight))
 
     def memory(self) -> int:
         """Bytes that cannot be reclaimed: anonymous and shared memory."""
@@ -210,6 +217,12 @@ def _enable_controllers(parent: Path) -> None:
                 continue  # processes in the parent itself: then memory is counted from /proc, and quotas are the lab's affair
 
 
+def _cpu_seconds(paths: dict[str, Path]) -> float:
+    if "cpuacct" in paths:
+        return read_int(paths["cpuacct"] / "cpuacct.usage") / 1e9
+    return read_table(paths["unified"] / "cpu.stat")["usage_usec"] / 1e6
+
+
 def _quota(directory: Path) -> float:
     """Cores that the group's quota allows; infinity without one."""
     old = directory / "cpu.cfs_quota_us"
@@ -218,7 +231,7 @@ def _quota(directory: Path) -> float:
         return quota / read_int(directory / "cpu.cfs_period_us") if quota > 0 else float("inf")
     new = directory / "cpu.max"
     if new.exists():
-        words = new.read_text().split()
+        words = read_file(new).split()
         return int(words[0]) / int(words[1]) if words[0] != "max" else float("inf")
     return float("inf")
 
@@ -226,7 +239,7 @@ def _quota(directory: Path) -> float:
 def _memory_limit(directory: Path) -> int:
     for name in ("memory.limit_in_bytes", "memory.max"):
         if (directory / name).exists():
-            text = (directory / name).read_text().strip()
+            text = read_file(directory / name)
             return UNLIMITED if text == "max" else min(UNLIMITED, int(text))
     return UNLIMITED
 

@@ -18,6 +18,7 @@ Errors: PeerLost (broken, silent; trying anew may help), Untrusted (it is not wh
 MoveFailed (what it says is no message of ours).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +52,10 @@ class Outgoing(Protocol):
         """Image bytes sent up to now."""
         ...
 
+    def on_dump(self, call: Callable[[], None]) -> None:
+        """``call`` is called, in any thread, when the first image of the frozen job is on its way: what only went ahead is none."""
+        ...
+
     async def compare(self) -> None:
         """From now on what is in the file AHEAD, all of which was sent, is only named. Call it before the freeze. MoveFailed."""
         ...
@@ -74,6 +79,10 @@ class Incoming(Protocol):
     @property
     def bytes(self) -> int:
         """Image bytes received up to now."""
+        ...
+
+    def on_dump(self, call: Callable[[], None]) -> None:
+        """``call`` is called, in any thread, when the first image of the frozen job comes."""
         ...
 
     async def run(self) -> End:

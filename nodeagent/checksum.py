@@ -3,7 +3,6 @@ multiplication (8 GB/s where zlib takes 2.5); the value is zlib's. Where it is n
 """
 
 import ctypes
-import ctypes.util
 import logging
 import zlib
 from collections.abc import Callable

@@ -28,6 +28,8 @@ class Timing:
     """A caller must have shown its ticket by then, and a caller whose job is not expected yet waits so long."""
     answer: float = 15.0
     """A peer that acknowledges nothing for so long is lost."""
+    pages: float = 120.0
+    """The same where a job waits for its memory: to give the peer up is to lose the job."""
     restore: float = 60.0
     """criu restore, at most."""
 

@@ -143,11 +143,12 @@ async def prepare(directory: Path, node: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     fresh = directory / f".node.key.{os.getpid()}"
-    await openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(fresh))
-    fresh.chmod(0o600)
     wish = directory / f".node.csr.{os.getpid()}"
     names = ["-subj", f"/O={NODES}" + (f"/CN={node}" if node else "")]
-    await openssl("req", "-new", "-key", str(fresh), "-out", str(wish), *names)
+    # both at once: a machine that boots waits for each start of a program
+    made = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(fresh))
+    await openssl("req", "-new", *made, "-out", str(wish), *names)
+    fresh.chmod(0o600)
     fresh.replace(key)
     wish.replace(request)  # last: where there is a request there is its key
     log.info("data channel: made a key; its certificate is to be had by signing %s", request)

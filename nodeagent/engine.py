@@ -144,6 +144,10 @@ class Sandbox(Protocol):
         """What it uses. When the job has ended its CPU time is still told until ``kill``; nothing else of it is left then."""
         ...
 
+    async def weigh(self, weight: int) -> None:
+        """Its share of the node's CPU against other jobs, from now on: 1 to 10000, 100 if this was never called. EngineFailed."""
+        ...
+
     async def obstacles(self, *, thorough: bool) -> list[Obstacle]:
         """What would keep it from being moved now; empty when nothing is known of. Cheap unless ``thorough``.
 

@@ -21,7 +21,7 @@ PIPE_BYTES = 4 << 20
 async def find_features(criu: Criu) -> list[str]:
     """Tries them; what is missing, and why, goes to the log."""
     missing = {
-        POST_COPY: await criu.check("uffd") or await criu.check("uffd-noncoop") or enlarge_pipes(),
+        POST_COPY: await criu.check("uffd-noncoop") or enlarge_pipes(),  # which asks for userfaultfd itself, too
         PRE_COPY: await criu.check("mem_dirty_track"),
     }
     for feature, why in missing.items():

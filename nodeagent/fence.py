@@ -8,10 +8,12 @@ the promise that reports carry (``promise``). The guard beside us does the same 
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from nodeagent import guard
+from nodeagent.beat import Beat
 from nodeagent.engine import Engine
 from nodeagent.errors import EngineFailed
 from store.errors import Unavailable
@@ -20,6 +22,8 @@ from store.lease import boot_clock
 log = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between two looks at least
+LOOK_AT_ALL = 10.0  # seconds between two looks at each job, while all is well
+LATE = 2.0  # seconds too late with the next look: then this agent hung or was stopped, and the guard may have acted
 LEAST_MARGIN = 0.5  # seconds
 
 
@@ -71,13 +75,22 @@ class Fence:
         except (EngineFailed, OSError) as error:
             log.error("this node lost touch with etcd, and its jobs could not be stopped: %s", error)
 
-    async def run(self, look: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, look: Callable[[], Awaitable[None]], beat: Beat) -> None:
         """Until cancelled. ``look`` is called again and again, so that everybody sees what stands still, whoever made it."""
+        looked, due, worried = 0.0, 0.0, True
         while True:
             await self.act()
             self._look_for_guard()
-            await look()
-            await asyncio.sleep(self._pause())
+            now = self._clock()
+            worried |= self._left() < LOOK or now - due > LATE
+            if worried or now - looked >= LOOK_AT_ALL:
+                looked, worried = now, self._left() < LOOK
+                await look()
+            due = self._clock() + LOOK
+            if 0 < self._left() < LOOK:
+                await asyncio.sleep(max(0.01, self._left()))
+            else:
+                await beat.sleep(LOOK)
 
     def _look_for_guard(self) -> None:
         found = self._what_is_missing()
@@ -88,6 +101,6 @@ class Fence:
     def _what_is_missing(self) -> str:
         return guard.absent(str(self._run)) if self._engine.fences else "there is no freezer: mount cgroup2, start the agent again"
 
-    def _pause(self) -> float:
-        left = LOOK if self._deadline is None or self.passed else self._deadline - self._clock()
-        return min(LOOK, max(0.01, left))
+    def _left(self) -> float:
+        """Seconds to the deadline; infinite before the first session."""
+        return math.inf if self._deadline is None else self._deadline - self._clock()

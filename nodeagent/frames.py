@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from crds.meta import Model, Name, Time
 from nodeagent.ahead import AHEAD
@@ -97,7 +97,7 @@ class End(Model):
     last_pid: int
     """Highest PID of the job's PID namespace."""
     frozen_for: float
-    """Seconds from the freeze to this frame."""
+    """Seconds from the freeze to the frame that named the first image of the frozen job."""
     cpu_seconds: float
     """Used by the job on all nodes."""
     started_at: Time | None = None
@@ -128,7 +128,10 @@ class Refused(Model):
 
 
 Message = Hello | Open | Ready | Round | File | End | Abort | Running | Refused
-_MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
+_MESSAGES: TypeAdapter[Message] = TypeAdapter(
+    Annotated[Message, Field(discriminator="kind")],
+    config=ConfigDict(defer_build=True),  # when the first comes; a machine that boots waits for it otherwise
+)
 
 
 def encode(message: Message) -> bytes:

@@ -18,6 +18,18 @@ GONE = (errno.ENODEV, errno.EOPNOTSUPP)
 """What the kernel says of a group that is being removed, or has no processes of its own."""
 
 
+def read_file(path: str | os.PathLike[str]) -> str:
+    """A file of the kernel's, stripped. An agent reads dozens a second: without the layers of a text file, which cost the most."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while more := os.read(descriptor, 1 << 16):  # some give a page at a time
+            text += more
+        return text.decode().strip()
+    finally:
+        os.close(descriptor)
+
+
 class Freezer:
     """All groups below ``jobs``, by name. A group that is gone is no error: nothing is in it."""
 
@@ -77,8 +89,7 @@ class Freezer:
         if not parent:
             return ""
         try:
-            with open(os.path.join(parent, name, file), encoding="utf-8") as stream:
-                return stream.read().strip()
+            return read_file(os.path.join(parent, name, file))
         except (FileNotFoundError, NotADirectoryError):
             return ""
         except OSError as error:

@@ -21,7 +21,7 @@ import os
 import sys
 import time
 
-from nodeagent.freezer import ROOT, Freezer
+from nodeagent.freezer import ROOT, Freezer, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,17 +143,15 @@ def start_time(pid: int) -> str:
 def absent(run: str) -> str:
     """Why no guard would act on this node; "" when one would."""
     try:
-        with open(os.path.join(run, PROCESS), encoding="utf-8") as file:
-            pid, start = file.read().split()
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        pid, start = read_file(os.path.join(run, PROCESS)).split()
+        fields = read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return "no guard runs beside the agent: start mx-guard"
     except ValueError:
         return f"{run}/{PROCESS} cannot be read: start mx-guard again"
-    if fields[19].decode() != start or fields[0] in (b"Z", b"X"):
+    if fields[19] != start or fields[0] in ("Z", "X"):
         return "the guard beside the agent has ended: start mx-guard"
-    return f"the guard beside the agent is stopped: kill -CONT {pid}" if fields[0] in (b"T", b"t") else ""
+    return f"the guard beside the agent is stopped: kill -CONT {pid}" if fields[0] in ("T", "t") else ""
 
 
 def say(message: str) -> None:

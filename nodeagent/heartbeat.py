@@ -40,6 +40,8 @@ class Heartbeat:
         self._revision = 0
         self.begun: Callable[[], None] = lambda: None
         self.held: Callable[[float], None] = lambda until: None
+        self.beside: Callable[[], list[Put]] = list
+        """What is written along with the proof of each renewal: that costs no request of its own."""
         self.standing = asyncio.Event()
 
     def guard(self) -> Compare:
@@ -83,6 +85,6 @@ class Heartbeat:
     async def _verify(self) -> None:
         """That the alive key is still ours. Raises StoreError."""
         guard = self.guard()
-        if not (await self._kv.txn([guard], [])).succeeded:
+        if not (await self._kv.txn([guard], self.beside())).succeeded:
             self.fenced()
             raise Unavailable(f"{self._key}: is not as this session put it: beginning a new one")

@@ -35,11 +35,11 @@ FAREWELL = 0.5  # seconds to tell the destination why nothing more comes: the jo
 
 @dataclass(frozen=True, slots=True)
 class _Streamed:
-    """All images are sent; ``frozen_at`` is when the dump began, in monotonic seconds."""
+    """All images are sent; ``frozen_for`` is the seconds from the freeze to the first of them."""
 
     files: list[FileSum]
     last_pid: int
-    frozen_at: float
+    frozen_for: float
 
     @property
     def bytes(self) -> int:
@@ -175,8 +175,9 @@ async def _send_rounds(case: Case, sandbox: Sandbox, channel: Channel, order: Mo
 
 async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise: Promise, deadline: Deadline) -> _Streamed:
     """All images are sent and the job stands frozen when it returns. The sender's thread runs before the freeze begins."""
-    images = case.images(sandbox.copy)
+    images, clock, first = case.images(sandbox.copy), case.parts.clock, list[float]()
     sender = ways.channel.send_images(images)
+    sender.on_dump(lambda: first.append(clock.monotonic()))
     promise.came = lambda: sender.bytes
     sending = asyncio.create_task(sender.run(), name=f"send {case.key}")
     try:
@@ -187,7 +188,8 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise:
         await _write_back(case)  # while it runs, so that little is left for the freeze
         await case.advance(SourceStep.FREEZING, report=_report(case, SourceStep.FREEZING))
         await asyncio.to_thread(release, images)
-        frozen_at = case.parts.clock.monotonic()
+        case.parts.room.fit()
+        frozen_at = clock.monotonic()
         deadline.doing("the job was dumped")
         limit, wire = deadline.left, ways.wire
         dump = sandbox.serve(images, wire, deadline=limit) if wire else sandbox.dump(images, deadline=limit, parent=ways.parent)
@@ -197,7 +199,7 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise:
             wire.sock.close()  # criu has it: the other end has to hear when that is gone
         sender.dumped()
         deadline.doing("its images were sent")
-        dumped_at, before = case.parts.clock.monotonic(), sender.bytes
+        dumped_at, before = clock.monotonic(), sender.bytes
         last_pid = await sandbox.last_pid()
         await case.measure()
         await _write_back(case)
@@ -213,7 +215,7 @@ async def _freeze_and_stream(case: Case, sandbox: Sandbox, ways: _Ways, promise:
         sending.cancel()
         await asyncio.wait({sending})
     await case.parts.hooks.at("leave.streamed", sandbox.copy)
-    return _Streamed(files, last_pid, frozen_at)
+    return _Streamed(files, last_pid, (first[0] if first else clock.monotonic()) - frozen_at)
 
 
 async def _send_ahead(
@@ -271,7 +273,7 @@ async def _send_end(case: Case, channel: Channel, streamed: _Streamed) -> None:
     end = End(
         files=streamed.files,
         last_pid=streamed.last_pid,
-        frozen_for=case.parts.clock.monotonic() - streamed.frozen_at,
+        frozen_for=streamed.frozen_for,
         cpu_seconds=case.cpu_seconds,
         started_at=case.held.started_at,
     )

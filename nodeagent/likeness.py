@@ -44,6 +44,10 @@ class Likeness:
         for page in range(0, self._pages, _ANCHOR):
             self._anchors.setdefault(crc32(ahead[page * PAGE : (page + 1) * PAGE], 0), page)
 
+    def close(self) -> None:
+        """Nothing is compared any more."""
+        self._ahead.release()
+
     def parts(self, data: memoryview) -> Iterator[Part]:
         """The whole of ``data`` in order; bytes after the last whole page are never known."""
         pages = len(data) // PAGE

@@ -145,7 +145,7 @@ async def reach(config: Config, order: MoveOrder, port: int) -> socket.socket:
 
 async def _secured(config: Config, sock: socket.socket, role: str, peer: str) -> socket.socket:
     """What criu is to use: the socket itself, or an end of a pair at whose other end a relay encrypts. PeerLost."""
-    tune(sock, config.timing.answer)
+    tune(sock, config.timing.pages)
     sock.setblocking(True)
     if config.tls is None:
         return sock

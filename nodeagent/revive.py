@@ -128,7 +128,8 @@ async def _roll_back(case: Case, images: Path) -> str:
         return ""
     keep = case.directory / CUT / str(case.held.life)
     await asyncio.to_thread(_make_place, keep, user)
-    answer = await _as_user(user, json.dumps({"keep": str(keep), "files": files}).encode())
+    as_user = [user.uid, user.gid, user.groups]
+    answer = await _ask(json.dumps({"user": as_user, "keep": str(keep), "files": files}).encode())
     if "error" in answer:
         raise CheckpointDamaged(f"the job's files do not fit the checkpoint any more: {answer['error']}")
     cut = [f"{path} by {length} bytes (kept in {kept})" for path, length, kept in answer["cut"]]
@@ -141,13 +142,14 @@ def _make_place(keep: Path, user: RunAs) -> None:
     os.chown(keep, user.uid, user.gid)
 
 
-async def _as_user(user: RunAs, request: bytes) -> dict[str, list[tuple[str, int, str]]]:
-    """Runs rollback.py as the job's user. CheckpointFailed when it does not answer."""
-    as_root = user.uid == os.geteuid() and user.gid == os.getegid()
-    become = {} if as_root else {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
+async def _ask(request: bytes) -> dict[str, list[tuple[str, int, str]]]:
+    """Runs rollback.py, which becomes the job's user. CheckpointFailed when it does not answer.
+
+    Had it to be started as that user, Python would fork instead of vfork, and gRPC's threads sometimes crash in such a child.
+    """
     program = [sys.executable, "-ISE", str(Path(rollback.__file__))]
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe, stderr=pipe, env={}, **become)  # type: ignore[arg-type]
+    process = await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe, stderr=pipe, env={})
     try:
         async with asyncio.timeout(CUT_SECONDS):
             said, problem = await process.communicate(request)
@@ -158,7 +160,7 @@ async def _as_user(user: RunAs, request: bytes) -> dict[str, list[tuple[str, int
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        lines = problem.decode(errors="replace").strip().splitlines()
-        raise CheckpointFailed(f"the job's files could not be cut back: {lines[-1] if lines else 'no reason was given'}")
+        lines = problem.decode(errors="replace").strip().splitlines() or [f"the program ended with {process.returncode}, silently"]
+        raise CheckpointFailed(f"the job's files could not be cut back: {lines[-1]}")
     answer: dict[str, list[tuple[str, int, str]]] = json.loads(said)
     return answer

@@ -1,9 +1,10 @@
-"""Cuts files back to the length they had at a checkpoint, and keeps what is cut off. Run as a program, as the job's user:
+"""Cuts files back to the length they had at a checkpoint, and keeps what is cut off. Run as a program, as root or the job's user:
 
-    python3 -ISE rollback.py < {"keep": DIRECTORY, "files": [[PATH, SIZE], …]}  > {"cut": [[PATH, BYTES, KEPT], …]} or {"error": …}
+    python3 -ISE rollback.py < {"user": [UID, GID, GROUPS], "keep": DIRECTORY, "files": [[PATH, SIZE], …]}
+                             > {"cut": [[PATH, BYTES, KEPT], …]} or {"error": …}
 
-As the user, because the paths are that user's: it must not be possible to have root cut another's file. Standard library only.
-Repeating it does no harm: a file that has its length is left alone.
+It becomes the user, because the paths are that user's: it must not be possible to have root cut another's file. Standard library
+only. Repeating it does no harm: a file that has its length is left alone.
 """
 
 # ruff: noqa: PTH118, PTH119, PTH123
@@ -41,6 +42,15 @@ def cut(path: str, size: int, kept: str) -> int:
         os.close(descriptor)
 
 
+def become(uid: int, gid: int, groups: list[int]) -> None:
+    """For good: real, effective and saved."""
+    if (uid, gid) == (os.geteuid(), os.getegid()):
+        return
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
 def roll_back(keep: str, files: list[tuple[str, int]]) -> dict[str, Any]:
     """The answer."""
     done = []
@@ -57,4 +67,6 @@ def roll_back(keep: str, files: list[tuple[str, int]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(roll_back(**json.load(sys.stdin))))
+    request = json.load(sys.stdin)
+    become(*request.pop("user"))
+    print(json.dumps(roll_back(**request)))

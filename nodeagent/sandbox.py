@@ -288,6 +288,13 @@ class NamespaceSandbox:
         except (FileNotFoundError, OSError) as error:
             raise SandboxGone(f"{self.copy.key}: its control group is gone: {error}") from error
 
+    async def weigh(self, weight: int) -> None:
+        """By its control group."""
+        try:
+            self._group.weigh(weight)
+        except OSError as error:
+            raise EngineFailed(f"{self.copy.key}: its share of the CPU cannot be set: {error}") from error
+
     async def obstacles(self, *, thorough: bool) -> list[Obstacle]:
         """What would keep it from being moved. Looks in a thread: a file system of the job's may hang."""
         identity = shimlink.read_identity(self._link.run_dir)

@@ -16,11 +16,15 @@ import psutil
 
 from nodeagent.engine import Copy
 from nodeagent.errors import MoveFailed
+from nodeagent.tmpfs import limit
 
 _RESERVE = "reserve"
 log = logging.getLogger(__name__)
 
 SLACK = 8 << 20  # bytes beside the pages: small images, the shim, what criu itself needs
+LEFT = 16 << 20
+"""Bytes that images leave to the node: its agent must go on, whatever is dumped."""
+PAGE = 4096
 
 
 def images_need(memory: int) -> int:
@@ -54,9 +58,11 @@ class Room:
     one and its images are removed; what was restored already is memory in use, and needs no promise any more.
     """
 
-    def __init__(self, images: Path, node_free: Callable[[], int]) -> None:
+    def __init__(self, images: Path, node_free: Callable[[], int], limit: Callable[[Path, int], None] = limit) -> None:
         self._images = images
         self._node_free = node_free
+        self._limit = limit
+        self._limited: int | None = None
         self._promises: list[Promise] = []
 
     @contextmanager
@@ -87,17 +93,42 @@ class Room:
     def most(self, promise: Promise) -> int:
         """Bytes of images it may take at most: jobs grow between promise and freeze, but nobody takes what others were promised."""
         others = sum(other.images_to_come for other in self._promises if other is not promise)
-        return max(promise.images, shutil.disk_usage(self._images).free - others)
+        return max(promise.images, shutil.disk_usage(self._images).free - others - promise.job)
+
+    def fit(self) -> None:
+        """Lets images take what memory is left and no more, so that a job which has grown since its move was promised (it forked,
+        and what its processes share is dumped for each) cannot be dumped, instead of costing the node its agent. Raises MoveFailed.
+        """
+        usage = shutil.disk_usage(self._images)
+        if self._limited is not None and usage.total < self._limited:
+            return  # somebody else wants them to take less
+        size = (usage.used + max(0, self._available() - LEFT)) // PAGE * PAGE
+        try:
+            self._limit(self._images, size)
+        except OSError as error:
+            raise MoveFailed(f"{self._images}: its size cannot be set: {error.strerror}") from error
+        self._limited = size
+
+    def check_restore(self, promise: Promise, images: int) -> None:
+        """All ``images`` bytes are here: is there memory for what they say? They may have become more than was promised."""
+        wanted = promise.job + max(0, images - promise.images)
+        free = self._available()
+        if free < wanted:
+            raise MoveFailed(f"no memory: the job has grown to {wanted} bytes, {free} are free")
+
+    def _available(self) -> int:
+        return min(psutil.virtual_memory().available, self._node_free())
 
     def _check(self, wanted: Promise) -> None:
         self._images.mkdir(parents=True, exist_ok=True)
+        self.fit()
         moves = f", {len(self._promises)} other moves counted" if self._promises else ""
         free = shutil.disk_usage(self._images).free - sum(each.images_to_come for each in self._promises)
         if free < wanted.images:
             raise MoveFailed(
                 f"no room for images: {wanted.images} bytes are needed, {max(0, free)} are free in {self._images}{moves}"
             )
-        available = min(psutil.virtual_memory().available, self._node_free()) - sum(each.to_come for each in self._promises)
+        available = self._available() - sum(each.to_come for each in self._promises)
         if available < wanted.to_come:
             what = "images and job" if wanted.job else "images"
             raise MoveFailed(f"no memory: {wanted.to_come} bytes are needed for {what}, {max(0, available)} are free{moves}")

@@ -11,13 +11,14 @@ import asyncio
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from nodeagent.ahead import AHEAD
+from nodeagent.ahead import AHEAD, map_whole
 from nodeagent.checksum import crc32
 from nodeagent.errors import MoveFailed, PeerLost
 from nodeagent.frames import (
@@ -36,8 +37,10 @@ from nodeagent.frames import (
     encode,
     parse_header,
 )
+from nodeagent.inplace import MemoryAhead, write_at
 from nodeagent.likeness import Likeness
 from nodeagent.space import release
+from nodeagent.tlserrors import forget_errors
 
 POLL = 0.001  # seconds between two looks for more when criu has written nothing new
 MAX_FILES = 1 << 16
@@ -51,6 +54,8 @@ _SMALL = 1 << 16  # bytes that are rather copied than sent by themselves
 _COMPARED = 1 << 18  # new bytes that are worth comparing while more come
 
 T = TypeVar("T")
+Frames = Generator[memoryview]
+"""Each view is good until the next is asked for."""
 
 
 class Wire(Protocol):
@@ -94,6 +99,10 @@ class _Passed:
             self.descriptor = -1
 
 
+def _none_of_the_dump(names: Iterable[str]) -> bool:
+    return all(name == AHEAD for name in names)
+
+
 class Outbox:
     """A directory of images as frames. Not for two threads at once."""
 
@@ -103,6 +112,8 @@ class Outbox:
         self._buffer = memoryview(bytearray(HEADER.size + CHUNK))
         self._fill = 0
         self._likeness: Likeness | None = None
+        self.dump_began: Callable[[], None] = lambda: None
+        """Called once, when the first image of the frozen job is on its way."""
         self.bytes = 0
         """Image bytes given out up to now, named ones too."""
 
@@ -110,13 +121,13 @@ class Outbox:
         """From now on names what is in the file AHEAD, all of which was given out. Takes some time. Raises OSError."""
         self._likeness = Likeness(map_whole(self._images / AHEAD))
 
-    def growing(self) -> Iterator[memoryview]:
+    def growing(self) -> Frames:
         """Frames with what is new in the pages; each is to be sent before the next is asked for."""
         for name in self._names(PAGES):
             yield from self._new(name, last=False)
         yield from self._flush()
 
-    def rest(self) -> Iterator[memoryview]:
+    def rest(self) -> Frames:
         """Once, when the dump is done: frames with all that was not given out yet."""
         for name in sorted(self._names(""), key=lambda name: (not name.startswith(PAGES), name)):
             yield from self._new(name, last=True)
@@ -128,9 +139,12 @@ class Outbox:
         return [FileSum(name=name, length=sent.length, crc32=sent.crc32) for name, sent in self._files.items()]
 
     def close(self) -> None:
-        """Closes the files. May be repeated."""
+        """Closes the files, and lets go of what went ahead. May be repeated."""
         for sent in self._files.values():
             sent.close()
+        if self._likeness is not None:
+            self._likeness.close()
+        self._likeness = None
 
     def _names(self, prefix: str) -> list[str]:
         with os.scandir(self._images) as entries:
@@ -218,6 +232,8 @@ class Outbox:
     def _open(self, name: str) -> _Passed:
         if len(self._files) >= MAX_FILES:
             raise MoveFailed(f"{self._images}: more than {MAX_FILES} image files")
+        if name != AHEAD and _none_of_the_dump(self._files):
+            self.dump_began()
         # to be mapped so that C may read it, it has to be writable
         descriptor = os.open(self._images / name, (os.O_RDWR if name.startswith(PAGES) else os.O_RDONLY) | os.O_CLOEXEC)
         sent = self._files[name] = _Passed(len(self._files), name, descriptor)
@@ -231,7 +247,9 @@ class Inbox:
         self._images = images
         self._most = most
         self._files: dict[int, _Passed] = {}
-        self._ahead: memoryview | None = None
+        self._ahead: MemoryAhead | None = None
+        self.dump_began: Callable[[], None] = lambda: None
+        """Called once, when the first image of the frozen job comes."""
         self.bytes = 0
         """Image bytes kept up to now; more than ``most`` is refused."""
 
@@ -256,36 +274,64 @@ class Inbox:
 
     def keep(self, number: int, data: memoryview) -> None:
         """Data that was allowed."""
-        file = self._files[number]
-        file.crc32 = crc32(data, file.crc32)
-        file.length += len(data)
-        self.bytes += len(data)
-        while data:
-            data = data[os.write(file.descriptor, data) :]
+        file, ahead = self._files[number], self._ahead
+        if ahead is not None and ahead.is_image(file.descriptor):
+            file.descriptor = ahead.go_on(file.length, len(data))
+        if ahead is not None and ahead.is_image(file.descriptor):
+            ahead.overwrite(file.length, data)
+        else:
+            write_at(file.descriptor, file.length, data)
+        self._passed(file, data)
 
     def copy(self, number: int, place: bytes | bytearray) -> None:
         """Data that came ahead: the payload of a frame of kind KNOWN."""
         offset, length = PLACE.unpack(place)
         self.allow(number, length)
-        if self._ahead is None:
-            if AHEAD not in {file.name for file in self._files.values()}:
-                raise MoveFailed("data channel: memory was named that never came ahead")
-            self._ahead = map_whole(self._images / AHEAD)
-        if offset + length > len(self._ahead) or self._files[number].name == AHEAD:
-            raise MoveFailed(f"data channel: {length} bytes at {offset} were named, of {len(self._ahead)} that came ahead")
-        self.keep(number, self._ahead[offset : offset + length])
+        file, ahead = self._files[number], self._memory_ahead()
+        if offset + length > len(ahead) or file.name == AHEAD:
+            raise MoveFailed(f"data channel: {length} bytes at {offset} were named, of {len(ahead)} that came ahead")
+        if ahead.fits(file.length, offset, length):
+            file.descriptor = ahead.become(self._images / file.name, file.descriptor, file.length)
+        in_place = offset == file.length and ahead.is_image(file.descriptor)
+        with closing(ahead.read(offset, length)) as pieces:
+            for piece in pieces:
+                if in_place:
+                    self._passed(file, piece)
+                else:
+                    self.keep(number, memoryview(bytearray(piece)))  # where it is written, the piece may lie itself
 
     def close(self) -> None:
         """Closes the files. May be repeated."""
-        self._ahead = None
+        self._settle()
         for file in self._files.values():
             file.close()
+
+    def _memory_ahead(self) -> MemoryAhead:
+        if self._ahead is None:
+            if AHEAD not in {file.name for file in self._files.values()}:
+                raise MoveFailed("data channel: memory was named that never came ahead")
+            self._ahead = MemoryAhead(self._images / AHEAD)
+        return self._ahead
+
+    def _passed(self, file: _Passed, data: memoryview) -> None:
+        file.crc32 = crc32(data, file.crc32)
+        file.length += len(data)
+        self.bytes += len(data)
+
+    def _settle(self) -> None:
+        """Nothing more is wanted of what came ahead."""
+        if self._ahead is not None:
+            image = next((file for file in self._files.values() if self._ahead.is_image(file.descriptor)), None)
+            self._ahead.close(image.length if image else None)
+        self._ahead = None
 
     def _create(self, file: File) -> None:
         if file.number in self._files:
             raise MoveFailed(f"data channel: image number {file.number} was named twice")
         if file.name != AHEAD:
             release(self._images)  # the images come now
+            if _none_of_the_dump(file.name for file in self._files.values()):
+                self.dump_began()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._images / file.name, flags, 0o600)
         self._files[file.number] = _Passed(file.number, file.name, descriptor)
@@ -300,14 +346,6 @@ class Inbox:
                 raise MoveFailed(f"image {name} has {here[name][0]} bytes here, {promised[name][0]} at the source")
             if here[name] != promised[name]:
                 raise MoveFailed(f"image {name} was damaged on its way: its checksum differs")
-
-
-def map_whole(file: Path) -> memoryview:
-    """A file of memory; empty when it is. To be looked at by C it has to be writable; nobody writes. Raises OSError."""
-    if not file.stat().st_size:
-        return memoryview(bytearray())
-    with file.open("r+b") as opened:
-        return memoryview(mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_SHARED | _POPULATE))
 
 
 class Sender:
@@ -326,6 +364,9 @@ class Sender:
     def bytes(self) -> int:
         """Image bytes sent up to now."""
         return self._outbox.bytes
+
+    def on_dump(self, call: Callable[[], None]) -> None:
+        self._outbox.dump_began = call
 
     async def compare(self) -> None:
         """Waits in a thread, as the memory ahead is read once."""
@@ -354,6 +395,7 @@ class Sender:
 
     def work(self) -> list[FileSum]:
         """Blocks until all is sent. Raises PeerLost, and MoveFailed when the images cannot be read."""
+        forget_errors()
         try:
             self._wire.settimeout(self._silence)
             while not self._dumped.is_set():
@@ -367,13 +409,17 @@ class Sender:
             self._outbox.close()
         return self._outbox.sums()
 
-    def _send(self, frames: Iterator[memoryview]) -> bool:
-        """Whether there was anything to send."""
-        any_sent = False
-        for frame in frames:
-            self._check_stopped()
-            self._wire.sendall(frame)
-            any_sent = True
+    def _send(self, frames: Frames) -> bool:
+        """Whether there was anything to send. When it fails no image stays mapped: the error lives on, and knows what was sent."""
+        any_sent, frame = False, memoryview(b"")
+        try:
+            for frame in frames:
+                self._check_stopped()
+                self._wire.sendall(frame)
+                any_sent = True
+        finally:
+            frames.close()
+            frame.release()
         return any_sent
 
     def _check_stopped(self) -> None:
@@ -397,12 +443,16 @@ class Receiver:
         """Image bytes received up to now."""
         return self._inbox.bytes
 
+    def on_dump(self, call: Callable[[], None]) -> None:
+        self._inbox.dump_began = call
+
     async def run(self) -> End:
         """Receives to the verified end frame, in a thread."""
         return await in_thread(self._executor, self.work, self._cut)
 
     def work(self) -> End:
         """Blocks until the end frame. Raises PeerLost, and MoveFailed for damaged data, an abort, or no room."""
+        forget_errors()
         try:
             self._wire.settimeout(None)  # criu may be silent for long; a dead peer is found by TCP, the deadline by the caller
             while (end := self._frame()) is None:

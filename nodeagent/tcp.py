@@ -21,6 +21,7 @@ from nodeagent.errors import AgentError, MoveFailed, PeerLost, Untrusted
 from nodeagent.exchange import Exchange, revoked
 from nodeagent.frames import HEADER, MAX_MESSAGE, MESSAGE, Message, decode, encode, parse_header
 from nodeagent.stream import Receiver, Sender
+from nodeagent.tlserrors import forget_errors
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Driven:
         """``work`` on the socket, as soon as it can be done. Raises what it raises, ConnectionError when the socket is closed."""
         self.sock.setblocking(False)
         while True:
+            forget_errors()
             try:
                 return work()
             except ssl.SSLWantReadError:

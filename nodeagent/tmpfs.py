@@ -7,6 +7,7 @@ Only where nothing can be lost by it: an agent that finds copies of a former lif
 mounts of their own start. Where it cannot be mounted images lie on the tmpfs of ``run``, which is slower, and said once.
 """
 
+import ctypes
 import logging
 import os
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SECONDS = 10
+_REMOUNT = 32
+"""MS_REMOUNT of mount(2)."""
 LARGE = "huge=within_size,mode=0700"
 """within_size: a small file takes small pages, so that hundreds of small images do not take two megabytes each."""
 SMALL = "huge=never,mode=0700"
@@ -39,6 +42,16 @@ def mount_images(images: Path, copies: Path) -> bool:
         log.warning("%s: no tmpfs of their own, moves take longer: %s", images, " ".join(said.split()))
         return False
     return True
+
+
+def limit(images: Path, size: int) -> None:
+    """From now on images may take ``size`` bytes; without effect where they have no file system of their own. Raises OSError."""
+    if not images.is_mount():
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(None, os.fsencode(images), None, ctypes.c_ulong(_REMOUNT), f"size={size}".encode()):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(images))
 
 
 def gives_back(balloons: Path = BALLOONS) -> bool:

@@ -6,7 +6,6 @@ It is what a debugger does for "call": the process is traced, its registers are 
 
 import ctypes
 import os
-import platform
 import signal
 import struct
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from nodeagent.errors import EngineFailed
 
-SUPPORTED = platform.machine() == "x86_64"
+SUPPORTED = os.uname().machine == "x86_64"
 CALLS = {"fcntl": 72}
 SEIZE, INTERRUPT, GETREGS, SETREGS, SINGLESTEP, DETACH = 0x4206, 0x4207, 12, 13, 9, 17
 GETSIGMASK, SETSIGMASK, MASK = 0x420A, 0x420B, 8

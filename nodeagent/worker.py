@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from crds.balancepolicy import TimeSharing
 from crds.job import Fencing
 from crds.placement import Placement, Role
 from crds.report import ENDED, JobReport, ReportPhase
@@ -37,6 +38,8 @@ LEAST_SECONDS, LEAST_BYTES = 1.0, 1 << 20  # and at least this much
 
 OFTEN = 2.0
 """Seconds between two looks at a job that something keeps from being moved, or that nobody has looked at yet."""
+SELDOM = 60.0
+"""Seconds between two looks at a job that nothing keeps and that has not run since."""
 
 RESTARTED = "the agent was restarted in the middle of the move"
 
@@ -59,6 +62,8 @@ class Worker:
         self._shown: tuple[float, int] = (0.0, 0)
         self._told = ""
         self._looked = 0.0
+        self._looked_at: float | None = None
+        """CPU seconds that it had then."""
         self._promise: float | None = None
 
     def wake(self) -> None:
@@ -127,6 +132,8 @@ class Worker:
     async def _turn(self, case: Case) -> Do:
         """Looks, decides, acts, reports."""
         placed = self._placed()
+        if placed is not None:
+            case.aged = placed.placement.time_sharing == TimeSharing.AGED
         if self._activity is not None and not self._still_wanted(case, placed):
             await self._end_activity(case, placed)
         what = decide(self._view(case, placed))
@@ -293,10 +300,13 @@ class Worker:
         if case is None or case.record is None or case.record.at not in HERE or case.exit is not None:
             return
         asked = self._parts.compares() != (case.files is not None)
-        if now - self._looked < (every if case.obstacles == [] and not asked else OFTEN):
+        used = case.usage.cpu_seconds if case.usage else None
+        good = case.obstacles == [] and not asked
+        still = good and used is not None and used == self._looked_at  # who has not run has opened nothing
+        if now - self._looked < (SELDOM if still else every if good else OFTEN):
             return
         known = case.obstacles, case.files
-        self._looked = now
+        self._looked, self._looked_at = now, used
         await case.look_for_obstacles(thorough=False)
         if (case.obstacles, case.files) != known:
             self.wake()

@@ -306,6 +306,12 @@ class EngineContract:
         await sandbox.kill()
         assert await engine.leftovers() == []
 
+    async def test_its_share_of_the_cpu_can_be_set(self, engine: Engine) -> None:
+        sandbox = await started(engine, copy("weigh"), *LONG)
+        for weight in (1, 100, 10_000):
+            await sandbox.weigh(weight)
+        await sandbox.kill()
+
     async def test_usage(self, engine: Engine) -> None:
         sandbox = await started(engine, copy("usage"), *LONG)
         usage = await sandbox.usage()

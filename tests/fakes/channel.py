@@ -187,6 +187,9 @@ class MemorySender:
     def bytes(self) -> int:
         return self._outbox.bytes
 
+    def on_dump(self, call: Callable[[], None]) -> None:
+        self._outbox.dump_began = call
+
     async def compare(self) -> None:
         self._outbox.compare()
 
@@ -232,6 +235,9 @@ class MemoryReceiver:
     @property
     def bytes(self) -> int:
         return self._inbox.bytes
+
+    def on_dump(self, call: Callable[[], None]) -> None:
+        self._inbox.dump_began = call
 
     async def run(self) -> End:
         try:

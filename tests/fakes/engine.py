@@ -53,6 +53,8 @@ class Knobs:
     image_bytes: int = 64 * 1024
     """Size of the pages image; written in pieces while ``delay["dump"]`` passes."""
     obstacles: dict[str, list[Obstacle]] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    """That each copy has used."""
     """What keeps jobs from being moved, by "<namespace>/<name>"."""
     files: dict[str, list[str]] = field(default_factory=dict)
     """What jobs have mapped, by "<namespace>/<name>"."""
@@ -324,13 +326,20 @@ class FakeSandbox:
         self._engine.point("last_pid")
         return self._job("look at").last_pid
 
+    async def weigh(self, weight: int) -> None:
+        self._engine.point("weigh")
+        self._shim.weight = weight
+
     async def usage(self) -> Usage:
         self._engine.point("usage")
         if self._shim.exit is not None:
             return Usage(cpu_seconds=0.0, memory=0, runnable=0, processes=0)
         running = self._alive().runs
         return Usage(
-            cpu_seconds=0.0, memory=self._engine.knobs.image_bytes, runnable=int(running), processes=int(self._shim.job is not None)
+            cpu_seconds=self._engine.knobs.cpu_seconds,
+            memory=self._engine.knobs.image_bytes,
+            runnable=int(running),
+            processes=int(self._shim.job is not None),
         )
 
     async def obstacles(self, *, thorough: bool) -> list[Obstacle]:

@@ -101,7 +101,7 @@ class FakeWorkshop:
             f"Package: {name}\nStatus: install ok installed\nVersion: {self.packages.get(name, '1')}\n" for name in sorted(included)
         ]
         _write(root / "var/lib/dpkg/status", "\n".join(entries))
-        _write(root / "etc/apt/sources.list", f"deb http://mirror.test/{len(self.built)} trixie main\n")
+        _write(root / "etc/apt/sources.list", f"deb http://127.0.0.1/{len(self.built)} trixie main\n")
 
     def _kernel(self, root: Path, package: str) -> None:
         _write(root / "usr/bin/busybox", "busybox")

@@ -60,6 +60,7 @@ class Shim:
         self.fenced = False
         self.alive = True
         self.ended = asyncio.Event()
+        self.weight = 100
         self.lost = ""
         """Why it died without an exit code, when that is known."""
         self.severed = self.serving = False

@@ -23,6 +23,7 @@ from crds.report import ENDED, Claim, JobReport, ReportPhase, Verdict
 from crds.states import DestinationStep
 from nodeagent import guard
 from nodeagent.agent import Agent
+from nodeagent.beat import Beat
 from nodeagent.config import Config, Timing
 from nodeagent.engine import Copy
 from nodeagent.load import Watched, make_vector
@@ -45,8 +46,11 @@ class FakeLoad:
     def __init__(self) -> None:
         self.memory = 1 << 40
 
-    async def run(self, watched: Callable[[], Iterable[Watched]]) -> None:
+    async def run(self, watched: Callable[[], Iterable[Watched]], beat: Beat) -> None:
         await asyncio.Event().wait()
+
+    def still_for(self) -> float:
+        return 0.0
 
     def vector(self, watched: Iterable[Watched]) -> LoadVector:
         return make_vector({}, cpu_capacity=2, memory_capacity=self.memory, memory_used=0, memory_pressure=0)

@@ -232,6 +232,7 @@ async def test_what_keeps_a_job_from_being_moved_is_reported_and_so_is_its_end(c
 
     await reported([])
     source.knobs.obstacles["default/w"] = [RING]
+    source.knobs.cpu_seconds += 0.1  # a job that does not run opens nothing
     await reported([RING])
     del source.knobs.obstacles["default/w"]
     await reported([])

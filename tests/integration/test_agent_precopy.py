@@ -37,6 +37,7 @@ async def test_rounds_go_ahead_while_the_job_runs(cluster: Cluster, source: Node
     assert source.moments.seen.index("leave.round") < source.moments.seen.index("Freezing.before")
     assert report.move is not None and report.move.ok
     assert report.move.bytes > (32 + 16) * MEGA
+    assert 0 < report.move.frozen_bytes < report.move.bytes - (32 + 16) * MEGA, "the rounds were not sent in the freeze"
 
 
 async def test_a_round_that_fails_leaves_the_job_running(cluster: Cluster, source: Node) -> None:

@@ -11,6 +11,7 @@ from crds.meta import Metadata
 from crds.node import Node
 from nodeagent import guard
 from nodeagent.agent import Agent
+from nodeagent.beat import Beat
 from nodeagent.config import Config, Timing
 from nodeagent.engine import Copy
 from nodeagent.features import POST_COPY, PRE_COPY
@@ -42,8 +43,11 @@ class Load:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    async def run(self, watched: Callable[[], Iterable[Watched]]) -> None:
+    async def run(self, watched: Callable[[], Iterable[Watched]], beat: Beat) -> None:
         await asyncio.Event().wait()
+
+    def still_for(self) -> float:
+        return 0.0
 
     def vector(self, watched: Iterable[Watched]) -> LoadVector:
         return make_vector({}, cpu_capacity=4, memory_capacity=1 << 40, memory_used=0, memory_pressure=0, when=self._clock.now())

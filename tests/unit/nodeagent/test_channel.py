@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import ctypes
+import errno
 import logging
 import socket
 import ssl
@@ -13,6 +15,7 @@ import pytest
 
 from clip.authority import Authority, serial_of
 from crds.organisations import NODES
+from nodeagent import tlserrors
 from nodeagent.channel import Channel
 from nodeagent.credentials import Credentials, Files, prepare
 from nodeagent.errors import AgentError, PeerLost, Untrusted
@@ -217,3 +220,21 @@ async def test_a_key_is_made_once(tmp_path: Path) -> None:
     before = (tmp_path / "n1/node.key").read_bytes(), (tmp_path / "n1/node.csr").read_bytes()
     await prepare(tmp_path / "n1", "n1")
     assert before == ((tmp_path / "n1/node.key").read_bytes(), (tmp_path / "n1/node.csr").read_bytes())
+
+
+async def test_an_error_that_an_older_connection_left_behind_harms_no_other(authority: Authority, tmp_path: Path) -> None:
+    """OpenSSL keeps errors by thread, and Python does not always take them away: an old one would answer a call that waits."""
+    try:
+        library = ctypes.CDLL(tlserrors.LIBRARY)
+    except OSError:
+        pytest.skip(f"Python has another OpenSSL here than {tlserrors.LIBRARY}")
+    near = exchange(await enrol(authority, tmp_path / "n1", "n1"))
+    far = exchange(await enrol(authority, tmp_path / "n2", "n2"))
+    async with serving(far):
+        channel = await near.dial(f"127.0.0.1:{far.port}", node="n2", timeout=PATIENCE)
+        library.ERR_new()
+        library.ERR_set_error(2, errno.EPIPE, None)  # of the system: a connection that broke
+        with pytest.raises(PeerLost, match="in time"):
+            await channel.receive(timeout=0.1)
+        channel.close()
+    near.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent import guard
+from nodeagent.beat import Beat
 from nodeagent.fence import Fence
 from nodeagent.freezer import Freezer
 from store.errors import Unavailable
@@ -190,3 +191,45 @@ def test_a_group_that_goes_away_is_no_error(tmp_path: Path) -> None:
     freezer.thaw("gone")
     freezer.kill("gone")
     assert freezer.pids("gone") == []
+
+
+# --- how often jobs are looked at ---
+
+
+class EndedError(Exception):
+    """The test has seen enough."""
+
+
+class Turns(Beat):
+    """A beat without waiting: each turn takes so many seconds of the clock."""
+
+    def __init__(self, clock: Clock, *seconds: float) -> None:
+        super().__init__("n1")
+        self._clock, self._seconds = clock, list(seconds)
+
+    async def sleep(self, seconds: float) -> None:
+        if not self._seconds:
+            raise EndedError
+        self._clock.now += self._seconds.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("turns", "lease", "looks"),
+    [
+        ([1.0] * 25, 1000.0, [0, 10, 20]),
+        ([1.0, 1.0, 5.0, 1.0], 1000.0, [0, 7]),  # we hung, and the guard may have acted
+        ([1.0] * 4, 3.5, [0, 2, 3, 4]),  # the deadline passes
+    ],
+)
+async def test_jobs_are_looked_at_seldom_unless_something_is_wrong(
+    tmp_path: Path, clock: Clock, turns: list[float], lease: float, looks: list[float]
+) -> None:
+    fence, begun, seen = made(tmp_path, clock), clock.now, []
+    fence.hold(begun + lease)
+
+    async def look() -> None:
+        seen.append(clock.now - begun)
+
+    with pytest.raises(EndedError):
+        await fence.run(look, Turns(clock, *turns))
+    assert seen == looks

@@ -1,9 +1,11 @@
 """Files are cut back to the length they had, and nothing of them is lost."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,15 +42,21 @@ def test_directories_are_left_alone(tmp_path: Path) -> None:
     assert "error" in rollback.roll_back(str(tmp_path), [(str(tmp_path), 0)])
 
 
+def run(user: tuple[int, int], file: Path) -> dict[str, Any]:
+    request = {"user": [*user, []], "keep": str(file.parent), "files": [[str(file), 2]]}
+    program = [sys.executable, "-ISE", rollback.__file__]
+    done = subprocess.run(program, input=json.dumps(request), capture_output=True, text=True, check=True, timeout=30)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
 def test_as_a_program(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("12345")
-    request = {"keep": str(tmp_path), "files": [[str(tmp_path / "out"), 2]]}
-    done = subprocess.run(
-        [sys.executable, "-ISE", rollback.__file__],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    )
-    assert json.loads(done.stdout)["cut"][0][1] == 3
+    assert run((os.geteuid(), os.getegid()), tmp_path / "out")["cut"][0][1] == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_it_may_do_no_more_than_the_user(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("12345")
+    assert "Permission denied" in run((1234, 5678), tmp_path / "out")["error"]
+    assert (tmp_path / "out").read_text() == "12345"

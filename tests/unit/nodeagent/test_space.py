@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from nodeagent.engine import Copy
 from nodeagent.errors import MoveFailed
-from nodeagent.space import Room, image_name, images_need, release, remove_strays, reserve
+from nodeagent.space import LEFT, Promise, Room, image_name, images_need, release, remove_strays, reserve
 
 PLENTY = 1 << 50
 MIB = 1 << 20
@@ -110,3 +112,22 @@ def test_what_is_reserved_is_there_until_it_is_released(tmp_path: Path) -> None:
     release(tmp_path)
     release(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("total, asked", [(30 * MIB, [15 * MIB, 15 * MIB]), (12 * MIB, [15 * MIB])])
+def test_images_may_take_what_memory_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, asked: list[int]) -> None:
+    """Unless somebody wants them to take less still."""
+    sizes: list[int] = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=total, used=5 * MIB, free=total - 5 * MIB))
+    node = Room(tmp_path, lambda: LEFT + 10 * MIB, lambda images, size: sizes.append(size))
+    node.fit()
+    node.fit()
+    assert sizes == asked
+
+
+def test_a_job_that_grew_is_not_restored_without_memory(tmp_path: Path) -> None:
+    promise = Promise(images=images_need(MIB), job=MIB)
+    node = room(tmp_path, MIB)
+    node.check_restore(promise, promise.images)
+    with pytest.raises(MoveFailed, match="has grown"):
+        node.check_restore(promise, promise.images + 1)

@@ -1,6 +1,8 @@
 """The stream: growing files arrive whole; damaged, short, surplus and hostile ones are noticed; both ends can be stopped."""
 
 import asyncio
+import errno
+import os
 import socket
 import struct
 import threading
@@ -170,8 +172,34 @@ def test_what_went_ahead_is_only_named(
     pair[0].sendall(encode(end_of(files)))
     receiving.result(10)
     assert (there / "pages-1.img").read_bytes() == b"".join(changed)
-    assert {path.name for path in there.iterdir()} == {AHEAD, "pages-1.img", "core-1.img"}, "what was reserved is given back"
+    assert {path.name for path in there.iterdir()} == {"pages-1.img", "core-1.img"}, "what came ahead became the image"
     assert images_size(files) == len(b"".join(changed)) + 4
+
+
+def test_a_send_that_failed_keeps_nothing_mapped(here: Path, pool: ThreadPoolExecutor) -> None:
+    """The error is remembered; a mapping remembered with it would keep the memory of a whole job."""
+
+    class Broken:
+        sent = 0
+
+        def settimeout(self, seconds: float | None) -> None: ...
+
+        def recv_into(self, buffer: memoryview) -> int:
+            raise NotImplementedError
+
+        def sendall(self, data: memoryview) -> None:
+            self.sent += len(data)
+            if self.sent > 3 << 20:
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    sender = Sender(Broken(), here, pool, lambda: None, silence=5)
+    (here / AHEAD).write_bytes(os.urandom(1 << 20))
+    (here / "pages-1.img").write_bytes(os.urandom(8 << 20))
+    asyncio.run(sender.compare())
+    assert str(here) in Path("/proc/self/maps").read_text()
+    with pytest.raises(PeerLost, match="took no more") as error:
+        sender.work()
+    assert str(here) not in Path("/proc/self/maps").read_text(), error
 
 
 def test_what_is_named_is_copied_from_what_came_ahead(pair: tuple[socket.socket, socket.socket], there: Path) -> None:

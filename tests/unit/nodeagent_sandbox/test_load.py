@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from crds.load import JobLoad, LoadVector
 from nodeagent.cgroups import Cgroups
 from nodeagent.engine import Usage
-from nodeagent.load import TIME_CONSTANT, Average, JobEstimate, LoadSampler, Watched, changed_enough, make_vector
+from nodeagent.load import DEMAND_CONSTANT, Average, JobEstimate, LoadSampler, Watched, changed_enough, make_vector
 from nodeagent.tasks import count_runnable
 from tests.engine_contract import LONG, copy, started
 from tests.fakes.engine import FakeEngine
@@ -51,8 +51,8 @@ def test_average_stays_between_what_was_seen(samples: list[tuple[float, float]])
 
 
 def test_step_shows_after_the_time_constant() -> None:
-    before = [(i * 0.1, 0, 0.0) for i in range(300)]
-    after = [(30 + i * 0.1, 2, 0.0) for i in range(int(TIME_CONSTANT * 10))]
+    before = [(i * 0.1, 0, 0.0) for i in range(3000)]
+    after = [(300 + i * 0.1, 2, 0.0) for i in range(int(DEMAND_CONSTANT * 10))]
     assert observed(before + after).demand.value == pytest.approx(2 * (1 - 1 / 2.71828), rel=0.05)
 
 
@@ -145,6 +145,7 @@ def fake_cgroups(tmp_path: Path) -> Cgroups:
         "cg/cgroup.controllers": "",
         "cg/cgroup.procs": "",
         "cg/jobs/cpu.max": "25000 100000",
+        "cg/jobs/cpu.stat": "usage_usec 0",
         "proc/meminfo": "MemTotal: 1000 kB\nMemAvailable: 600 kB\n",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -206,6 +207,7 @@ async def test_jobs_at_rest_are_looked_at_together(fake_cgroups: Cgroups) -> Non
         watched = [Watched(sandbox.copy, sandbox, 1.0) for sandbox in jobs[: 1 if look < 3 else 2]]  # the second comes later
         await sampler.sample(watched)
         now[0] += 0.1
+        anything_ran(fake_cgroups, look)
     assert len([when for when in times if when > 5]) <= 17, "once a second for both"
     for sandbox in jobs:
         await sandbox.kill()
@@ -222,8 +224,48 @@ async def test_a_job_at_rest_is_looked_at_once_a_second(fake_cgroups: Cgroups) -
         return usage(0)
 
     sandbox.usage = at_rest  # type: ignore[method-assign]
-    for _ in range(100):
+    for look in range(100):
         await sampler.sample([Watched(sandbox.copy, sandbox, 1.0)])
         now[0] += 0.1
+        anything_ran(fake_cgroups, look)
     assert 18 <= len(looks) <= 22  # eleven at first, then one a second
+    await sandbox.kill()
+
+
+def anything_ran(cgroups: Cgroups, microseconds: int) -> None:
+    (cgroups.hierarchies["unified"] / "jobs/cpu.stat").write_text(f"usage_usec {microseconds}")
+
+
+async def test_while_no_job_has_run_none_is_looked_at(fake_cgroups: Cgroups) -> None:
+    engine, now, looks = FakeEngine(World(), "n1"), [0.0], 0
+    sampler = LoadSampler(fake_cgroups, clock=lambda: now[0])
+    sandbox = await started(engine, copy("idle"), *LONG)
+    works = False
+
+    async def used() -> Usage:
+        nonlocal looks
+        looks += 1
+        return usage(1, now[0]) if works else usage(0)
+
+    sandbox.usage = used  # type: ignore[method-assign]
+
+    async def live(seconds: float) -> int:
+        nonlocal looks
+        looks = 0
+        for _ in range(round(seconds * 10)):
+            await sampler.sample([Watched(sandbox.copy, sandbox, 1.0)])
+            now[0] += 0.1
+        return looks
+
+    await live(3)
+    assert await live(60) == 0
+    assert 59 < sampler.still_for() < 64
+    anything_ran(fake_cgroups, 1)  # another job, perhaps
+    assert await live(60) == 1
+    works = True
+    anything_ran(fake_cgroups, 2)
+    assert await live(3) > 15
+    assert sampler.still_for() == 0
+    demand = sampler.vector([Watched(sandbox.copy, sandbox, 1.0)]).jobs["default/idle"].cpu_demand
+    assert demand > 0.1
     await sandbox.kill()
