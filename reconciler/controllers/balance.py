@@ -12,11 +12,12 @@ from crds.job import Job
 from crds.meta import Metadata, Truth, set_condition
 from crds.migration import Migration, MigrationSpec
 from reconciler.context import Context
+from reconciler.controllers.history import last_hour
 from reconciler.controllers.names import migration_name
+from reconciler.controllers.outlook import outlook
 from reconciler.controllers.policy import in_force
 from reconciler.controllers.readiness import takes_orders
-from reconciler.controllers.snapshot import take_snapshot, why_not_movable
-from reconciler.planning.balance import plan_moves
+from reconciler.controllers.snapshot import why_not_movable
 from reconciler.planning.types import Plan, PlannedMove
 from reconciler.runtime.declare import Watch, controller
 from reconciler.runtime.outcome import DONE, Again
@@ -51,7 +52,7 @@ async def balance(context: Context, _: str) -> Again:
             await _override(context, other, policy)
     if policy is None:
         return DONE
-    plan = plan_moves(take_snapshot(context.world, context.now()), policy.spec)
+    plan = outlook(context.world, policy, context.now())
     asked = [move for move in plan.moves if await _ask(context, policy, move)] if policy.spec.goal != Goal.NONE else []
     await _say(context, policy, plan, asked)
     return Again(policy.spec.interval)
@@ -65,7 +66,7 @@ async def _ask(context: Context, policy: BalancePolicy, move: PlannedMove) -> bo
         return False
     migration = Migration(
         metadata=Metadata(name=migration_name(world, job), namespace=job.namespace, owner_references=[owner_reference(job)]),
-        spec=MigrationSpec(job=job.name, to=move.destination, reason=move.reason, requested_by=policy.name),
+        spec=MigrationSpec(job=job.name, to=move.destination, reason=move.reason, cause=str(move.cause), requested_by=policy.name),
     )
     transaction = context.store.transaction().expect(*world.expect(world.object_key(Job, move.job)))
     try:
@@ -83,6 +84,8 @@ async def _say(context: Context, policy: BalancePolicy, plan: Plan, asked: list[
     status.observed_generation = policy.metadata.generation
     status.imbalance, status.moves = round(plan.imbalance, 3), status.moves + len(asked)
     status.ignored = list(plan.ignored)[:MOST_IGNORED]
+    hour = last_hour(context.world, policy.name, context.now())
+    status.moves_per_hour, status.failed_per_hour, status.wasted_per_hour = hour.succeeded, hour.failed, hour.wasted
     _decide(context, new, plan, asked)
     _set(context, new, Truth.TRUE if plan.balanced else Truth.FALSE, plan.reason, plan.message)
     if not _worth_writing(context, policy, new):

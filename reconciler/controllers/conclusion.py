@@ -174,7 +174,7 @@ def _succeeded(context: Context, move: Move, migration: Migration, decision: Suc
     status = new.status
     status.phase, status.epoch, status.finished_at = MigrationPhase.SUCCEEDED, move.epoch, context.now()
     status.source, status.destination = move.order.source, move.order.destination
-    status.bytes = about.bytes if about else 0
+    status.bytes, status.frozen_bytes = (about.bytes, about.frozen_bytes) if about else (0, 0)
     status.freeze_ms = about.freeze_ms if about else None
     status.message = f"moved from node/{move.order.source} to node/{move.order.destination}"
     if migration.spec.cancelled:

@@ -6,9 +6,10 @@ from datetime import datetime
 from crds.job import FINISHED, Job, JobPhase
 from crds.node import Node
 from reconciler.controllers import migratable
+from reconciler.controllers.policy import guests
 from reconciler.controllers.programs import compare
 from reconciler.controllers.readiness import is_ready, takes_orders
-from reconciler.controllers.snapshot import SETTLING, cpu_flags, expected, needs, take_snapshot
+from reconciler.controllers.snapshot import SETTLING, cpu_flags, expected, near, needs, take_snapshot
 from reconciler.planning.placement import choose_node
 from reconciler.planning.types import Choice, PlacementRequest
 from reconciler.world import World, work_key
@@ -20,7 +21,7 @@ def choose_destination(world: World, job: Job, wish: str | None, now: datetime, 
     ``needs`` are features that the move itself wants there."""
     snapshot = take_snapshot(world, now, settling=SETTLING, deciding=work_key(job))
     request = _request(world, job, wish)
-    return choose_node(snapshot, replace(request, needs=request.needs | needs))
+    return choose_node(snapshot, replace(request, needs=request.needs | needs), guests(world))
 
 
 def ask_around(world: World, job: Job, now: datetime) -> dict[str, str]:
@@ -69,4 +70,7 @@ def _request(world: World, job: Job, wish: str | None) -> PlacementRequest:
         needs=needs(job),
         cpu_flags=cpu_flags(world, source),
         unfit=compare(world, work_key(job), source).unfit,
+        priority=job.spec.priority,
+        home=job.spec.placement.home or "",
+        near=near(job),
     )

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterable
 
 from crds import keys
+from crds.balancepolicy import BalancePolicy
 from crds.checkpoint import Checkpoint
 from crds.cluster import Cluster
 from crds.job import (
@@ -32,7 +33,8 @@ from reconciler.controllers.checkpoint import usable
 from reconciler.controllers.inheriting import give_away, is_orphan, waits_for_heir
 from reconciler.controllers.mirror import fail, mirror, only_figures_differ
 from reconciler.controllers.networks import Address, address_for, release, reserve
-from reconciler.controllers.placing import fencing_of
+from reconciler.controllers.placing import fencing_of, time_sharing
+from reconciler.controllers.policy import guests
 from reconciler.controllers.readiness import Silence, has_fenced, is_ready, is_written_off, silence
 from reconciler.controllers.restart import Leave, Restart, after_end, after_loss, after_restore
 from reconciler.controllers.reviving import begin_again, chosen_checkpoint, next_placement, waits, went_on
@@ -63,6 +65,12 @@ def _with_default_fencing(delta: Delta, world: World) -> Iterable[str]:
     return [work_key(job) for job in world.all(Job) if job.spec.fencing is None] if before != after else []
 
 
+def _with_time_sharing(delta: Delta, world: World) -> Iterable[str]:
+    """All jobs that have a node, when the rule changed by which they share it, or the policy that says so."""
+    before, after = (obj.spec.time_sharing if isinstance(obj, BalancePolicy) else None for obj in (delta.old, delta.new))
+    return [key for _, key, _ in world.placements] if before != after else []
+
+
 @controller(
     "job",
     kind=Job,
@@ -73,6 +81,7 @@ def _with_default_fencing(delta: Delta, world: World) -> Iterable[str]:
         Watch("nodes/", job_of),
         Watch("kinds/nodes/", jobs_of_node),
         Watch("kinds/clusters/", _with_default_fencing),
+        Watch("kinds/balancepolicies/", _with_time_sharing),
         Watch("kinds/", waiting_jobs),
         Watch("placements/", waiting_jobs),
         Watch("nodes/", waiting_jobs),
@@ -106,7 +115,8 @@ async def _place(context: Context, key: str) -> Again:
             return DONE
         wish = job.spec.placement
         request = request_for(job, context.world.cluster, node=wish.node if wish.pinned or not job.status.life else None)
-        choice = choose_node(take_snapshot(context.world, context.now(), settling=SETTLING), request)
+        snapshot = take_snapshot(context.world, context.now(), settling=SETTLING)
+        choice = choose_node(snapshot, request, guests(context.world))
         if choice.node is None:
             why = "; ".join(f"{node}: {reason}" for node, reason in sorted(choice.rejected.items())) or choice.reason
             return await _stay_pending(context, job, NO_ROOM, f"no node fits: {why}")
@@ -163,7 +173,7 @@ async def _observe(context: Context, job: Job, held: dict[str, Seen[Placement]])
     mine = report.value if report and (report.value.uid, report.value.life) == about else None
     if mine is None and is_written_off(context.world, node):
         return await _write(context, job, fail(job, NODE_LOST, f"node/{node} is not part of the cluster any more", context.now()))
-    await _keep_fencing(context, job, held[node])
+    await _keep_rules(context, job, held[node])
     where = has_fenced(context.world, node, work_key(job), silence(context, node))
     ready = is_ready(context.world, node)
     new = mirror(job, mine, ready=ready, now=context.now(), silence=where.why)
@@ -204,11 +214,11 @@ def _left_to_people(context: Context, new: Job, plan: Leave) -> Job:
     return fail(new, failed.reason if failed else NO_CHECKPOINT, plan.why, context.now())
 
 
-async def _keep_fencing(context: Context, job: Job, placed: Seen[Placement]) -> None:
-    """The cluster's default may have changed since the job was placed. The agent needs no other epoch for that."""
-    wish = fencing_of(job, context.world.cluster)
-    if placed.value.fencing != wish:
-        new = placed.value.model_copy(update={"fencing": wish})
+async def _keep_rules(context: Context, job: Job, placed: Seen[Placement]) -> None:
+    """The cluster's default and the policy may have changed since the job was placed. The agent needs no other epoch for that."""
+    wish = {"fencing": fencing_of(job, context.world.cluster), "time_sharing": time_sharing(context.world)}
+    new = placed.value.model_copy(update=wish)
+    if new != placed.value:
         await context.store.transaction().expect(*context.world.expect(placed.key)).put(placed.key, new).commit()
 
 

@@ -128,6 +128,7 @@ def _heartbeat(context: Context, node: Node) -> float | None:
             image=found.image,
             assigned=found.assigned,
             address=found.address,
+            speed=found.speed,
         )
         _set(context, node, READY, Truth.TRUE, HEARTBEAT, f"agent {found.agent_version} at {found.address}")
         return None

@@ -2,9 +2,11 @@
 
 from ipaddress import IPv4Network
 
+from crds.balancepolicy import TimeSharing
 from crds.cluster import ClusterSpec
 from crds.job import Fencing, Job
 from crds.placement import MoveOrder, Placement, Role
+from reconciler.controllers.policy import in_force
 from reconciler.runtime.outcome import Terminal
 from reconciler.world import World
 
@@ -12,6 +14,12 @@ from reconciler.world import World
 def fencing_of(job: Job, cluster: ClusterSpec) -> Fencing:
     """What a node does with the job when it lost touch: the job's own wish, else the cluster's."""
     return job.spec.fencing or cluster.fencing
+
+
+def time_sharing(world: World) -> TimeSharing:
+    """How the jobs of a node share its CPU: as the policy in force says."""
+    policy = in_force(world)
+    return policy.spec.time_sharing if policy else TimeSharing.FAIR
 
 
 def dropped(placement: Placement, epoch: int) -> Placement:
@@ -32,6 +40,7 @@ def placement_of(world: World, job: Job, role: Role, epoch: int, move: MoveOrder
         role=role,
         spec=job.spec,
         fencing=fencing_of(job, world.cluster),
+        time_sharing=time_sharing(world),
         address=f"{status.address}/{IPv4Network(network.cidr).prefixlen}" if own else None,
         mac=status.mac,
         gateway=network.gateway if own else None,

@@ -5,21 +5,26 @@ Not in the sample, it counts with what it is expected to want. For placing, it c
 jobs would all be sent to the same idle node; for balancing the planner has its own, cautious way with newcomers.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from crds.cluster import ClusterSpec
-from crds.job import FINISHED, Job, JobPhase, NetworkMode
+from crds.job import FINISHED, NO_ROOM, SCHEDULED, Job, JobPhase, MigrationMode, NetworkMode
 from crds.load import JobLoad, LoadVector
+from crds.meta import find_condition
 from crds.migration import Migration, MigrationPhase
 from crds.network import FEATURE
 from crds.node import Node, takes_jobs
 from crds.placement import Role
-from reconciler.calibration import calibrate
+from reconciler.calibration import calibrate, calibrate_modes, written
 from reconciler.controllers import migratable
+from reconciler.controllers.history import last_news, left_by
 from reconciler.controllers.programs import compare
 from reconciler.controllers.readiness import is_ready, takes_orders
+from reconciler.controllers.speeds import speeds
 from reconciler.controllers.watches import OPEN, open_moves
-from reconciler.planning.types import JobView, MoveView, NodeView, PlacementRequest, Snapshot
+from reconciler.planning.types import Cause, JobView, MoveCost, MoveView, NodeView, PlacementRequest, Snapshot
 from reconciler.world import World, job_key, work_key
 
 SETTLING = 5.0
@@ -32,11 +37,14 @@ def take_snapshot(world: World, now: datetime, *, settling: float = 0.0, decidin
     Jobs that came less than ``settling`` seconds ago count with at least what they are expected to want.
     Moves of the job ``deciding`` do not count: it is the one that a place is sought for.
     """
-    jobs = tuple(_jobs(world, now, settling))
-    nodes = tuple(_node(world, node, now) for node in world.all(Node))
     migrations = world.all(Migration)
+    jobs = tuple(_jobs(world, now, settling, written(migrations)))
+    known = speeds(world)
+    nodes = tuple(_node(world, node, now, known[node.name]) for node in world.all(Node))
     moves = tuple(move for job, move in sorted(_moves(world, migrations).items()) if job != deciding)
-    return Snapshot(nodes, jobs, moves, calibrate(migrations))
+    costs: dict[MigrationMode, MoveCost] = dict(calibrate_modes(migrations))
+    costs.pop(MigrationMode.STOP)  # by ``calibrate``
+    return Snapshot(nodes, jobs, moves, calibrate(migrations), costs, tuple(_pending(world)))
 
 
 def request_for(job: Job, cluster: ClusterSpec, *, node: str | None, exclude: frozenset[str] = frozenset()) -> PlacementRequest:
@@ -51,7 +59,15 @@ def request_for(job: Job, cluster: ClusterSpec, *, node: str | None, exclude: fr
         node_selector=job.spec.placement.node_selector,
         tolerations=tuple(job.spec.placement.tolerations),
         needs=needs(job),
+        priority=job.spec.priority,
+        home=job.spec.placement.home or "",
+        near=near(job),
     )
+
+
+def near(job: Job) -> frozenset[str]:
+    """Keys of the jobs that it talks to."""
+    return frozenset(job_key(job.namespace, name) for name in job.spec.placement.near)
 
 
 def expected(job: Job, cluster: ClusterSpec) -> tuple[float, int]:
@@ -96,17 +112,19 @@ def why_not_movable(world: World, job: Job) -> str:
     return ""
 
 
-def _jobs(world: World, now: datetime, settling: float) -> list[JobView]:
+def _jobs(world: World, now: datetime, settling: float, shares: Mapping[str, float]) -> list[JobView]:
+    news = last_news(world)
     found = []
     for node, key, seen in world.placements:
         job = world.find(Job, key)
         holds = job is not None and seen.value.uid == job.metadata.uid and seen.value.role not in (Role.ARRIVE, Role.DROP)
         if job is not None and holds and job.status.phase not in FINISHED:
-            found.append(_job(world, job, node, now, settling))
+            view = _job(world, job, node, now, settling, news)
+            found.append(replace(view, written=shares[key]) if key in shares else view)
     return sorted(found, key=lambda view: view.key)
 
 
-def _job(world: World, job: Job, node: str, now: datetime, settling: float) -> JobView:
+def _job(world: World, job: Job, node: str, now: datetime, settling: float, news: float) -> JobView:
     key = work_key(job)
     load, resident = _load_of(world, node, key), resident_for(job, now)
     cpu, memory = expected(job, world.cluster)
@@ -122,6 +140,14 @@ def _job(world: World, job: Job, node: str, now: datetime, settling: float) -> J
         movable=not why,
         why_not_movable=why,
         since_failed_move=_since_failed_move(world, key, now),
+        failed_moves=_failed_moves(world, key),
+        left=left_by(world, key, news, now),
+        attained=_attained(job, load),
+        priority=job.spec.priority,
+        home=job.spec.placement.home or "",
+        guest=_is_guest(world, job, node),
+        near=near(job),
+        mode=_mode(job),
         node_selector=job.spec.placement.node_selector,
         tolerations=tuple(job.spec.placement.tolerations),
         needs=needs(job),
@@ -136,7 +162,7 @@ def cpu_flags(world: World, node: str) -> frozenset[str]:
     return frozenset(seen.value.cpu_flags.split()) if seen else frozenset()
 
 
-def _node(world: World, node: Node, now: datetime) -> NodeView:
+def _node(world: World, node: Node, now: datetime, speed: float) -> NodeView:
     alive, sample = world.alive.get(node.name), world.load.get(node.name)
     load = sample.value if sample else LoadVector(time=now)
     return NodeView(
@@ -153,7 +179,46 @@ def _node(world: World, node: Node, now: datetime) -> NodeView:
         taints=tuple(taint.key for taint in node.spec.taints),
         features=frozenset(alive.value.features if alive else ()),
         cpu_flags=cpu_flags(world, node.name),
+        speed=speed,
+        owner_present=node.spec.owner is not None and node.spec.owner in load.users,
     )
+
+
+def _pending(world: World) -> list[PlacementRequest]:
+    """Jobs that nobody has room for: something may be moved to make it."""
+    found = []
+    for key in sorted(world.pending):
+        job = world.find(Job, key)
+        if job is None or job.metadata.deletion_timestamp is not None:
+            continue
+        scheduled = find_condition(job.status.conditions, SCHEDULED)
+        if scheduled is not None and scheduled.reason == NO_ROOM:
+            wish = job.spec.placement
+            found.append(request_for(job, world.cluster, node=wish.node if wish.pinned or not job.status.life else None))
+    return found
+
+
+def _attained(job: Job, load: JobLoad | None) -> float | None:
+    """CPU seconds it has had. Its node's sample is newest; what was last reported holds between two nodes."""
+    if load is not None and load.attained is not None:
+        return max(load.attained, job.status.cpu_seconds)
+    return job.status.cpu_seconds or None
+
+
+def _is_guest(world: World, job: Job, node: str) -> bool:
+    """Whether its node is somebody's, and the job is neither at home there nor this person's. Root is nobody's."""
+    found, sample = world.find(Node, node), world.load.get(node)
+    owner = found.spec.owner if found else None
+    if owner is None or job.spec.placement.home == node:
+        return False
+    number = sample.value.users.get(owner) if sample else None
+    return number is None or number == 0 or job.spec.user.uid != number
+
+
+def _mode(job: Job) -> MigrationMode:
+    """How it would be moved, as far as that can be said without knowing where to: the plainest way unless it asks for another."""
+    wish = job.spec.migration.mode
+    return MigrationMode.STOP if wish == MigrationMode.AUTO else wish
 
 
 def _moves(world: World, migrations: list[Migration]) -> dict[str, MoveView]:
@@ -165,8 +230,13 @@ def _moves(world: World, migrations: list[Migration]) -> dict[str, MoveView]:
         source = migration.status.source or (job.status.node if job else None)
         destination = migration.status.destination or migration.spec.to
         if migration.status.phase in OPEN and source and destination:
-            found.setdefault(key, MoveView(key, source, destination))
+            found.setdefault(key, MoveView(key, source, destination, _cause(migration)))
     return found
+
+
+def _cause(migration: Migration) -> Cause:
+    """Moves that people ask for have none of the balancer's; they are to count like its ordinary ones."""
+    return Cause(migration.spec.cause) if migration.spec.cause in list(Cause) else Cause.LOAD
 
 
 def _load_of(world: World, node: str, job: str) -> JobLoad | None:
@@ -179,6 +249,17 @@ def _since_failed_move(world: World, job: str, now: datetime) -> float | None:
         m.status.finished_at for m in world.migrations_of(job) if m.status.phase == MigrationPhase.FAILED and m.status.finished_at
     ]
     return _age(max(ends), now) if ends else None
+
+
+def _failed_moves(world: World, job: str) -> int:
+    """Moves that failed one after the other, up to the last that was made."""
+    over = sorted((m for m in world.migrations_of(job) if m.status.finished_at), key=lambda m: (m.status.finished_at, m.name))
+    failed = 0
+    for migration in reversed(over):
+        if migration.status.phase != MigrationPhase.FAILED:
+            break
+        failed += 1
+    return failed
 
 
 def _age(since: datetime | None, now: datetime) -> float:

@@ -1,7 +1,10 @@
 """Whether a job may run on a node at all, load aside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crds.network import FEATURE
 from reconciler.planning.types import NodeView
@@ -32,7 +35,7 @@ class Wanting(Protocol):
     def node_selector(self) -> Mapping[str, str]: ...
 
     @property
-    def tolerations(self) -> Sequence[str]: ...
+    def tolerations(self) -> tuple[str, ...]: ...
 
     @property
     def needs(self) -> frozenset[str]: ...
@@ -58,10 +61,50 @@ def refused(node: NodeView, job: Wanting) -> str:
     return _lacking(node, job.cpu_flags) or job.unfit.get(node.name, "")
 
 
+class Fit:
+    """Which of these nodes a job may run on, in columns. Jobs that want the same are looked at once."""
+
+    def __init__(self, nodes: Sequence[NodeView]) -> None:
+        self._nodes = nodes
+        self._known: dict[Hashable, NDArray[np.bool_]] = {}
+        self._plain = not any(node.taints for node in nodes)
+
+    @property
+    def free_for_all(self) -> bool:
+        """Whether all jobs that were asked for may run on all nodes."""
+        return all(known.all() for known in self._known.values())
+
+    def allowed(self, job: Wanting) -> NDArray[np.bool_]:
+        """One truth a node; not to be written to."""
+        kind = wants(job)
+        known = self._known.get(kind)
+        if known is None:
+            if self._plain and not (job.needs or job.node_selector or job.cpu_flags or job.unfit):
+                known = np.ones(len(self._nodes), np.bool_)
+            else:
+                known = np.fromiter((not refused(node, job) for node in self._nodes), np.bool_, len(self._nodes))
+            self._known[kind] = known
+        return known
+
+
+def wants(job: Wanting) -> Hashable:
+    """The same for jobs that may run on the same nodes."""
+    selector, unfit = job.node_selector, job.unfit
+    if not selector and not unfit:
+        return job.needs, job.cpu_flags, job.tolerations
+    return (
+        frozenset(selector.items()) if selector else None,
+        job.tolerations,
+        job.needs,
+        job.cpu_flags,
+        frozenset(unfit) if unfit else None,
+    )
+
+
 def _lacking(node: NodeView, cpu_flags: frozenset[str]) -> str:
     """A program looks once at what the processor can do, so it must find all of it again. What is not known is no reason."""
-    missing = sorted(cpu_flags - node.cpu_flags) if node.cpu_flags else []
-    if not missing:
+    if not node.cpu_flags or cpu_flags <= node.cpu_flags:
         return ""
+    missing = sorted(cpu_flags - node.cpu_flags)
     more = f" and {len(missing) - MOST_SHOWN} more" if len(missing) > MOST_SHOWN else ""
     return f"its processor lacks {', '.join(missing[:MOST_SHOWN])}{more}"

@@ -1,248 +1,303 @@
-"""Evening out CPU load: from the most loaded node downwards, one move after the other.
+"""Evening out CPU load: from the most loaded node downwards, one move after the other, by the rule of the goal (``rules``).
 
-A job moves when all of this holds; ``gains`` is the whole rule:
+Three more rules spare moves that a later plan would revise: a node gives or takes within one plan, never both; nodes below the mean
+give nothing as long as others do, for they will receive; and a job waits for its best destination rather than go to a worse one
+because the best is busy.
 
-1. the opportunity cost of CPU falls (it is convex, so this is what evens out);
-2. its destination is better for the job itself, by a margin (``worth.SPARE``);
-3. it saves more than ``minGain`` of its remaining time beyond the freeze.
-
-By 2 the larger load of the two nodes falls with every move and no node comes to have more: the loads, sorted, fall in lexicographic
-order. So the cluster never returns to a state it was in, and it comes to rest. Three more rules spare moves that a later plan would
-revise: a node gives or takes within one plan, never both; nodes below the mean give nothing as long as others do, for they will
-receive; and a job waits for its best destination rather than go to a worse one because the best is busy.
+The time of a decision depends on the number of jobs by little more than reading their columns: first all are asked at once whether
+anything could be good for them (``_hopeful``), then only nodes that have such jobs are looked at. As a giver takes nothing and a
+taker gives nothing, what is hopeless stays so within one plan.
 """
 
 import heapq
-from bisect import insort
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from operator import attrgetter
 
-from crds.quantity import format_cpu
-from reconciler.planning.cost import Scale, scale
-from reconciler.planning.draft import LOAD, Draft
-from reconciler.planning.fit import closed, refused
-from reconciler.planning.picture import NodeState
-from reconciler.planning.types import JobView
-from reconciler.planning.worth import IDLE, SPARE, Worth, stretch, worth
+import numpy as np
 
-LOOK_AT = 64
-"""Of the acceptable destinations, least loaded first, so many are compared; bounds the time of a decision in a large cluster."""
+from reconciler.planning.draft import Draft
+from reconciler.planning.fit import refused, wants
+from reconciler.planning.picture import NOWHERE, Bools, Floats, Ints, rows
+from reconciler.planning.rules import TINY, OpportunityCost, Rule, figures
+from reconciler.planning.types import Cause
+from reconciler.planning.worth import HOME, IDLE, NEAR, SPARE, freezes, remaining, stretch
 
-
+LOOK_AT = 128
+"""Of the destinations so many, least loaded first, are compared at first; all only if none of these is good."""
 WORSE = 1.15
 """How many times longer the job may take at a free destination before it had better wait for the best, which is busy."""
+SIZES = 12
+"""Kinds of nodes by power and speed that are told apart when all jobs are looked at at once."""
+FINE_SIZES = 64
+"""The same when only the jobs that are left are."""
+PATIENCE = 16
+"""Nodes looked at in vain, after which all that are left are sifted once more, by what their jobs want of a node."""
+TRIES = 200
+"""Jobs that are held up, of which one that would move is looked for."""
 
 
 @dataclass(slots=True)
-class Search:
-    """The best destination found for a job, and what spoke against others."""
+class Found:
+    """The best move of a job. ``node`` NOWHERE: none now; ``held`` says what its best destination waits for."""
 
-    node: NodeState | None = None
-    worth: Worth | None = None
+    node: int = NOWHERE
+    score: float = -np.inf
+    gain: float = 0.0
     after: float = 0.0
-    """Load of the node with the job."""
-    score: float = 0.0
-    """Fall of the opportunity cost, less the share of the time saved that the freeze eats."""
-    against: list[str] = field(default_factory=list)
     held: str = ""
-    """Why the best destination takes no job at the moment."""
-    worth_waiting: float = float("inf")
-    """Load from which on another destination is so much worse that the job had better wait for the best.
-
-    A job that goes to the second best because the best is busy for a second goes twice, or even comes back.
-    """
-
-    def wait_for(self, held: str, limit: float) -> None:
-        """A good destination is busy; ``limit`` is how loaded another may become and still be as good."""
-        if limit < self.worth_waiting:
-            self.held, self.worth_waiting = held, limit
 
 
 class Evening:
-    """One run over all nodes. Destinations stay sorted by load."""
+    """One run over all nodes."""
 
-    def __init__(self, draft: Draft) -> None:
-        self.draft = draft
-        self.policy = draft.policy
-        states = list(draft.picture.nodes.values())
-        views = [state.view for state in states]
-        self.scale: Scale = scale([s.load for s in states], [v.cpu_capacity for v in views], [v.memory_capacity for v in views])
-        self.mean = sum(state.tasks for state in states) / sum(view.cpu_capacity for view in views)
-        self.largest = max(view.cpu_capacity for view in views)
-        self.order = sorted(_rank(state) for state in states if not closed(state.view))
+    def __init__(self, draft: Draft, rule: Rule) -> None:
+        self.draft, self.rule, self.picture = draft, rule, draft.picture
+        self.mean = self.picture.mean
+        self.order = self._order()
+        self.hopeful = self._hopeful(self._candidates())
 
     def run(self) -> None:
         """Fills the draft until no move gains or the budget is used up."""
-        heap = [(-state.leaving_load, name) for name, state in self.draft.picture.nodes.items()]
+        draft, picture = self.draft, self.picture
+        free = self.hopeful & (picture.jobs.resident >= draft.policy.min_residency)
+        leaving, vain = picture.leaving, 0
+        heap = [(-float(leaving[node]), node) for node in np.unique(picture.jobs.at[free]).tolist()]
         heapq.heapify(heap)
-        while heap:
-            _, name = heapq.heappop(heap)
-            source = self.draft.picture.nodes[name]
-            if self._relieve(source):
-                heapq.heappush(heap, (-source.leaving_load, name))
-
-    def _relieve(self, source: NodeState) -> bool:
-        """Plans the best move away from the node, if one gains; else notes why each of its jobs stays."""
-        best: tuple[float, int, str] | None = None
-        choice: tuple[JobView, Search] | None = None
-        for most, job in self._hopeful(source):
-            if best is not None and most <= -best[0]:
-                self.draft.keep(job, LOAD, f"another job of {source.view.name} goes first")
+        while heap and not draft.spent:
+            node = heapq.heappop(heap)[1]
+            if self._held_up(node):
                 continue
-            found = self._try(job, source)
-            key = (-round(found.score, 12), job.memory, job.key)
-            if found.node is not None and (best is None or key < best):
-                best, choice = key, (job, found)
-        if choice is None:
+            if self._relieve(node):
+                heapq.heappush(heap, (-float(picture.leaving[node]), node))
+                continue
+            vain += 1
+            if vain == PATIENCE and not picture.fit.free_for_all:
+                self.hopeful = self._sift(self.hopeful)
+                left = set(picture.jobs.at[self.hopeful].tolist())
+                heap = [entry for entry in heap if entry[1] in left]
+                heapq.heapify(heap)
+            if vain == 2 * PATIENCE:
+                break  # their best destinations are busy now, and nothing else keeps them: the next plan goes on
+        if not draft.moves and not draft.under_way:
+            self._look_for_one_that_waits()
+        draft.tell(self.why)
+
+    # --- all jobs at once ---
+
+    def _candidates(self) -> Bools:
+        picture = self.picture
+        movable = np.fromiter(map(attrgetter("movable"), picture.jobs.views), np.bool_, len(picture.jobs.views))
+        return np.asarray(picture.staying & movable & (picture.jobs.demand >= IDLE))
+
+    def _hopeful(self, among: Bools, allowed: Bools | None = None, sizes: int = SIZES) -> Bools:
+        """Jobs for which some node may be good: its load is low enough and it has the memory, wherever that node is."""
+        picture, found = self.picture, np.zeros(len(among), np.bool_)
+        jobs = np.flatnonzero(among)
+        usable = picture.open if allowed is None else picture.open & allowed
+        load, room = self.rule.load(), self.draft.room
+        for nodes, power, speed in self._sizes(usable, sizes):
+            order = nodes[np.argsort(load[nodes])]
+            most_room = np.maximum.accumulate(room[order])
+            below = np.searchsorted(load[order], self.rule.most(jobs, power, speed), "right")
+            found[jobs] |= (below > 0) & (most_room[np.maximum(below - 1, 0)] >= picture.jobs.memory[jobs])
+        return found
+
+    def _sizes(self, usable: Bools, most: int) -> list[tuple[Ints, float, float]]:
+        """Usable nodes in groups of like size: rows, largest power, largest speed."""
+        nodes = np.flatnonzero(usable)
+        if not len(nodes):
+            return []
+        power, speed = self.picture.power[nodes], self.picture.speed[nodes]
+        exact = np.unique(np.stack((power, speed)), axis=1, return_inverse=True)
+        if exact[0].shape[1] <= most:
+            group = exact[1].ravel()
+        else:
+            bounds = np.quantile(power, np.linspace(0, 1, most + 1)[1:-1])
+            group = np.searchsorted(bounds, power)
+        parts = (nodes[group == number] for number in np.unique(group))
+        return [(part, float(self.picture.power[part].max()), float(self.picture.speed[part].max())) for part in parts]
+
+    def _sift(self, among: Bools) -> Bools:
+        """Of these jobs those for which some node that they may run on may be good."""
+        picture, found = self.picture, np.zeros(len(among), np.bool_)
+        kinds: dict[Hashable, list[int]] = defaultdict(list)
+        for row in rows(among & picture.staying):
+            kinds[wants(picture.jobs.views[row])].append(row)
+        for members in kinds.values():
+            mine = np.zeros(len(among), np.bool_)
+            mine[members] = True
+            found |= self._hopeful(mine, picture.fit.allowed(picture.jobs.views[members[0]]), FINE_SIZES)
+        return found
+
+    # --- one node ---
+
+    def _relieve(self, node: int) -> bool:
+        """Plans the best move away from the node; False when none gains."""
+        jobs = self.picture.on(node)
+        jobs = np.array([row for row in jobs[self.hopeful[jobs]] if not self.draft.not_for_load(int(row))], np.int64)
+        found = self._search(jobs, node)
+        moving = [(self._turn(int(row), one), int(row), one) for row, one in zip(jobs, found, strict=True) if one.node != NOWHERE]
+        if not moving:
             return False
-        self._plan(choice[0], source, choice[1])
+        _, row, best = min(moving, key=lambda entry: entry[0])
+        self.draft.move(row, best.node, self._reason(row, node, best), best.gain, Cause.LOAD)
+        self.order = self._order()
         return True
 
-    def _hopeful(self, source: NodeState) -> list[tuple[float, JobView]]:
-        """Jobs that may move now and might gain, each with the most that its move can score, best first. Of the others: why not."""
-        held = self._held_up(source)
-        hopeful = []
-        for job in source.jobs:
-            hopeless = self._hopeless(job, source)
-            if hopeless:
-                self.draft.keep(job, LOAD, hopeless)
-            elif held or self.draft.not_now(job):
-                self._hold(job, source, held or self.draft.not_now(job))
-            else:
-                hopeful.append((self._most(job, source), job))
-        return sorted(hopeful, key=lambda pair: (-pair[0], pair[1].memory, pair[1].key))
+    def _turn(self, row: int, found: Found) -> tuple[int, float, float, int]:
+        jobs = self.picture.jobs
+        return (-jobs.views[row].priority, -round(found.score, 12), float(jobs.memory[row]), row)
 
-    def _hold(self, job: JobView, source: NodeState, why: str) -> None:
-        """One job that would surely move is enough to call the cluster unbalanced, so the search is made for that one only."""
-        if not self.draft.waiting and self._try(job, source).node is None:
-            return
-        self.draft.hold(job, LOAD, why)
+    def _held_up(self, node: int) -> str:
+        """Why nothing leaves the node now."""
+        if self.draft.takers[node]:
+            return self.draft.cannot_give(node)
+        if self.picture.leaving[node] <= self.mean and (self.draft.moves or self.draft.under_way):
+            return f"{self.picture.names[node]} is below the mean load, nodes above it go first"
+        return self.draft.cannot_give(node)
 
-    def _try(self, job: JobView, source: NodeState) -> Search:
-        """The job's best destination; with why it stays unless it is the one that is chosen."""
-        found = self._search(job, source)
-        if found.node is not None:
-            self.draft.keep(job, LOAD, f"another job of {source.view.name} goes first")
-        elif found.held:
-            self.draft.hold(job, LOAD, found.held)
-        else:
-            self.draft.keep(job, LOAD, "no node where it gains: " + "; ".join(found.against[:3]))
+    def _order(self) -> Ints:
+        """Nodes that take jobs, least loaded first."""
+        picture, load = self.picture, self.rule.load()
+        nodes = np.flatnonzero(picture.open)
+        share = picture.memory[nodes] / picture.capacity[nodes]
+        return np.asarray(nodes[np.lexsort((nodes, share, load[nodes]))])
+
+    def _search(self, jobs: Ints, source: int) -> list[Found]:
+        """For each of the node's jobs the destination of the lowest price; among equals the least loaded."""
+        if not len(jobs):
+            return []
+        first = self._least_loaded()
+        found = self._compare(jobs, source, first)
+        if len(first) < len(self.order):
+            missing = [number for number, one in enumerate(found) if one.node == NOWHERE and not one.held]
+            for number, one in zip(missing, self._compare(jobs[missing], source, self.order) if missing else (), strict=True):
+                found[number] = one
         return found
 
-    def _most(self, job: JobView, source: NodeState) -> float:
-        """Fall of the cost if the largest node were as empty as the emptiest."""
-        falls = -self.scale.cpu_rise(source.leaving_load, source.view.cpu_capacity, -job.cpu_demand)
-        return falls - self.scale.cpu_rise(self.order[0][0], self.largest, job.cpu_demand)
+    def _least_loaded(self) -> Ints:
+        """The least loaded nodes of each power, so that a small idle one does not hide a large one."""
+        if len(self.order) <= LOOK_AT:
+            return self.order
+        powers, group = np.unique(self.picture.power[self.order], return_inverse=True)
+        if len(powers) > SIZES:
+            return self.order[:LOOK_AT]
+        each = LOOK_AT // len(powers)
+        chosen = np.concatenate([np.flatnonzero(group == number)[:each] for number in range(len(powers))])
+        return np.asarray(self.order[np.sort(chosen)])
 
-    def _held_up(self, source: NodeState) -> str:
-        name = source.view.name
-        if name in self.draft.takers:
-            return f"{name} is about to receive a job"
-        if source.leaving_load <= self.mean and (self.draft.moves or self.draft.under_way):
-            return f"{name} is below the mean load, nodes above it go first"
-        return self.draft.budget_of(name)
+    def _compare(self, jobs: Ints, source: int, there: Ints) -> list[Found]:
+        picture, busy = self.picture, self.draft.busy[there]
+        judged = self.rule.judge(jobs, source, there)
+        room, views = self.draft.room[there], picture.jobs.views
+        fits = np.stack([picture.fit.allowed(views[row])[there] & (room >= picture.jobs.memory[row]) for row in jobs])
+        good = judged.good & fits & (there != source)[None, :]
+        slow = WORSE * stretch(judged.after, picture.speed[there][None, :])
+        limits = np.where(good & busy[None, :], slow, np.inf)
+        price = np.where(good & ~busy[None, :], judged.price - self._liking(jobs, there) * (judged.price + TINY), np.inf)
+        best, wait = np.argmin(price, axis=1), np.argmin(limits, axis=1)
+        found = []
+        for number in range(len(jobs)):
+            column, limit = int(best[number]), float(limits[number, wait[number]])
+            held = self.draft.cannot_take(int(there[wait[number]])) if limit < np.inf else ""
+            one = Found(held=held)
+            if price[number, column] < np.inf and stretch(judged.after[number, column], picture.speed[there[column]]) <= limit:
+                score, gain, after = (float(values[number, column]) for values in (judged.score, judged.gain, judged.after))
+                one = Found(int(there[column]), score, gain, after)
+            found.append(one)
+        return found
 
-    def _hopeless(self, job: JobView, source: NodeState) -> str:
+    def _liking(self, jobs: Ints, there: Ints) -> Floats:
+        """The share of the price that a job gladly pays for its home, and for being where those are that it talks to."""
+        picture, bonus = self.picture, np.zeros((len(jobs), len(there)))
+        for number, row in enumerate(jobs):
+            view = picture.jobs.views[row]
+            if view.home and (home := picture.find(view.home)) != NOWHERE:
+                bonus[number] += HOME * (there == home)
+            for key in view.near:
+                if (friend := picture.jobs.find(key)) != NOWHERE:
+                    bonus[number] = np.maximum(bonus[number], NEAR * (there == picture.jobs.at[friend]))
+        return bonus
+
+    # --- what is said ---
+
+    def _reason(self, row: int, source: int, found: Found) -> str:
+        picture, one = self.picture, np.array([row])
+        here = stretch(picture.leaving[source], picture.speed[source])
+        sooner = float(here / stretch(found.after, picture.speed[found.node]))
+        freeze = float(freezes(picture, one)[0])
+        return (
+            f"{picture.names[source]} has {figures(picture, source)}, {picture.names[found.node]} {figures(picture, found.node)}: "
+            f"finishes {sooner:.1f}x sooner for {freeze:.1f} s of freeze"
+        )
+
+    def _look_for_one_that_waits(self) -> None:
+        """One job that would surely move is enough to call the cluster unbalanced."""
+        picture = self.picture
+        left = self._sift(self.hopeful) if self.hopeful.sum() > TRIES else self.hopeful
+        jobs = np.flatnonzero(left & picture.staying)
+        at = picture.jobs.at[jobs]
+        for row in jobs[np.lexsort((jobs, at, -picture.leaving[at]))][:TRIES]:
+            held = self.draft.not_for_load(int(row))
+            node = int(picture.jobs.at[row])
+            found = self._search(np.array([row]), node)[0]
+            if (held and found.node != NOWHERE) or found.held:
+                self.draft.wait(int(row), held or found.held)
+                return
+
+    def why(self, row: int) -> str:
+        """Why the job stays, as things stand at the end of the plan."""
+        node = int(self.picture.jobs.at[row])
+        return self._hopeless(row, node) or self._waits(row, node) or self._nowhere(row, node)
+
+    def _waits(self, row: int, node: int) -> str:
+        held = self._held_up(node) or self.draft.not_for_load(row)
+        found = Found() if held else self._search(np.array([row]), node)[0]
+        held = held or found.held or ("its turn comes with the next plan" if found.node != NOWHERE else "")
+        return f"waits: {held}" if held else ""
+
+    def _hopeless(self, row: int, node: int) -> str:
         """Why the job gains nowhere, told without a search; empty when it may gain."""
-        if not job.movable:
-            return job.why_not_movable or "may not be moved"
-        if job.cpu_demand < IDLE:
-            return f"idle: {job.cpu_demand:.2f} runnable"
-        if source.leaving_load <= 1:
-            return f"{source.view.name} has {_figures(source)}: enough for all"
-        least = next((name for _, _, name in self.order if name != source.view.name), None)
+        view = self.picture.jobs.views[row]
+        if not view.movable:
+            return view.why_not_movable or "may not be moved"
+        if view.cpu_demand < IDLE:
+            return f"idle: {view.cpu_demand:.2f} runnable"
+        if satisfied := self.rule.satisfied(node):
+            return satisfied
+        least = next((int(other) for other in self.order[:2] if other != node), None)
         if least is None:
             return "there is no other node"
-        there = self.draft.picture.nodes[least]
-        best = there.load + job.cpu_demand / self.largest
-        if best + SPARE * job.cpu_demand / self.largest >= source.leaving_load:
-            return f"no gain: {source.view.name} has {_figures(source)}, {least}, the least loaded, {_figures(there)} already"
-        most = worth(job, source.leaving_load, best, self.draft.move_cost)
-        if most.gain <= self.policy.min_gain:
-            return f"no gain: on {least} it ends at most {most.speedup:.2f}x sooner, for {most.freeze:.1f} s of freeze"
-        return ""
+        if self.hopeful[row]:
+            return ""
+        return self._no_gain(row, node, least)
 
-    def _search(self, job: JobView, source: NodeState) -> Search:
-        """The destination where the job adds least to the opportunity cost, CPU and memory; among equals one that is free now."""
-        found = Search()
-        here, left, cheapest = source.leaving_load, LOOK_AT, float("inf")
-        falls = -self.scale.cpu_rise(here, source.view.cpu_capacity, -job.cpu_demand)
-        for load, _, name in self.order:
-            with_job = load + job.cpu_demand / self.largest
-            if with_job + SPARE * job.cpu_demand / self.largest >= here or with_job > found.worth_waiting or left == 0:
-                break
-            if self.scale.cpu_rise(load, self.largest, job.cpu_demand) >= cheapest:
-                break
-            state = self.draft.picture.nodes[name]
-            after = load + job.cpu_demand / state.view.cpu_capacity
-            rise = self.scale.cpu_rise(load, state.view.cpu_capacity, job.cpu_demand)
-            result = worth(job, here, after, self.draft.move_cost)
-            against = self._against(job, source, state, falls - rise, result)
-            if against:
-                found.against.append(f"{name}: {against}")
-                continue
-            held = self.draft.cannot_take(name)
-            if held:
-                found.wait_for(held, WORSE * stretch(after))
-                continue
-            left -= 1
-            total = rise + self.scale.memory_rise(state.memory, state.view.memory_capacity, job.memory)
-            if total < cheapest:
-                cheapest = total
-                found.node, found.worth, found.after, found.score = state, result, after, (falls - rise) * _net(result)
-        if found.after > found.worth_waiting:
-            found.node = None
-        return found
+    def _no_gain(self, row: int, node: int, least: int) -> str:
+        picture = self.picture
+        power, speed = picture.power[picture.open].max(), picture.speed[picture.open].max()
+        here = float(stretch(picture.leaving[node], picture.speed[node]))
+        share = picture.jobs.demand[row] / power
+        best = float(stretch(self.rule.load()[least] + share, speed))
+        with_spare = float(stretch(self.rule.load()[least] + (1 + SPARE) * share, speed))
+        if with_spare >= here or not isinstance(self.rule, OpportunityCost):
+            there = f"{picture.names[least]}, the least loaded, {figures(picture, least)} already"
+            return f"no gain: {picture.names[node]} has {figures(picture, node)}, {there}"
+        one = np.array([row])
+        freeze, busy = float(freezes(picture, one)[0]), min(1.0, float(picture.jobs.demand[row]))
+        if (1 - best / here) * busy - freeze / float(remaining(picture, one)[0]) > self.draft.policy.min_gain:
+            return ""
+        return f"no gain: on {picture.names[least]} it ends at most {here / best:.2f}x sooner, for {freeze:.1f} s of freeze"
 
-    def _against(self, job: JobView, source: NodeState, state: NodeState, fall: float, result: Worth) -> str:
-        """What forbids this destination, or makes it no gain; empty when the job gains there."""
-        if state is source:
-            return "it is there"
-        why = refused(state.view, job)
-        if why:
-            return why
-        if not gains(job, source, state, fall, result, self.policy.min_gain):
-            return f"{_figures(state)} already"
-        return self.draft.room(state, job)
+    def _nowhere(self, row: int, source: int) -> str:
+        others = [int(node) for node in self.order[:4] if node != source][:3]
+        against = [f"{self.picture.names[node]}: {self._against(row, source, node)}" for node in others]
+        return "no node where it gains: " + "; ".join(against)
 
-    def _plan(self, job: JobView, source: NodeState, found: Search) -> None:
-        if found.node is None or found.worth is None:
-            raise ValueError(f"{job.key}: no destination to plan for")
-        destination = found.node
-        reason = (
-            f"{source.view.name} has {_figures(source)}, {destination.view.name} {_figures(destination)}: "
-            f"finishes {found.worth.speedup:.1f}x sooner for {found.worth.freeze:.1f} s of freeze"
-        )
-        before = _rank(destination), _rank(source)
-        self.draft.move(job, source, destination, reason, found.worth.gain)
-        for rank, state in zip(before, (destination, source), strict=True):
-            if not closed(state.view):
-                self.order.remove(rank)
-                insort(self.order, _rank(state))
-
-
-def gains(job: JobView, source: NodeState, state: NodeState, fall: float, result: Worth, min_gain: float) -> bool:
-    """The rule of the module's docstring. ``fall`` is that of the opportunity cost of CPU."""
-    with_spare = state.load + (1 + SPARE) * job.cpu_demand / state.view.cpu_capacity
-    return fall > 1e-12 and with_spare < source.leaving_load and result.gain > min_gain
-
-
-def even_out(draft: Draft) -> None:
-    """Adds the moves that load wants."""
-    Evening(draft).run()
-
-
-def _rank(state: NodeState) -> tuple[float, float, str]:
-    return (state.load, state.memory_share, state.view.name)
-
-
-def _net(result: Worth) -> float:
-    saved = 1 - 1 / result.speedup
-    return result.gain / saved if saved > 0 else 0.0
-
-
-def _figures(state: NodeState) -> str:
-    """``9.0 runnable on 0.35 cores``, ``none on 0.35``."""
-    tasks = state.tasks + state.surplus
-    if tasks < 0.05:
-        return f"none on {format_cpu(state.view.cpu_capacity)}"
-    return f"{tasks:.1f} runnable on {format_cpu(state.view.cpu_capacity)} cores"
+    def _against(self, row: int, source: int, node: int) -> str:
+        """What forbids this destination, or makes it no gain."""
+        why = refused(self.picture.views[node], self.picture.jobs.views[row])
+        if not why and self.rule.judge(np.array([row]), source, np.array([node])).good[0, 0]:
+            why = self.draft.no_room(node, row)
+        return why or f"{figures(self.picture, node)} already"

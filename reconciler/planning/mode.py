@@ -2,11 +2,14 @@
 
 stop is the plain way. pre-copy and post-copy need the feature of that name on both nodes. post-copy freezes shortest, but the job
 then waits for its memory piece by piece, and is lost if the node it left is lost before all has come: so nobody gets it unasked but
-a job that is mostly idle and has a budget that nothing else fits.
+a job that is mostly idle and has a budget that nothing else fits, or one that must leave a node which is too full for its images.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from crds.job import MigrationMode
 from reconciler.planning.types import MoveCost
@@ -34,6 +37,8 @@ class ModeRequest:
     cpu: float
     budget: float | None = None
     hard: bool = False
+    written: float = 0.0
+    """As ``JobView.written``."""
     lacking: Mapping[MigrationMode, str] = field(default_factory=dict)
     """Why a way is not possible between these two nodes."""
     costs: Mapping[MigrationMode, MoveCost] = field(default_factory=lambda: DEFAULTS)
@@ -56,11 +61,17 @@ class NoMode:
     over_budget: bool = False
 
 
+def hot(cpu: ArrayLike, written: ArrayLike) -> NDArray[np.float64]:
+    """Share of a job's memory that a pre-copy leaves for the freeze: as the last time, else guessed by the cores it uses."""
+    guessed = HOT[0] + (HOT[1] - HOT[0]) * np.minimum(1.0, cpu)
+    return np.where(np.asarray(written) > 0, np.minimum(1.0, written), guessed)
+
+
 def predict(mode: MigrationMode, request: ModeRequest) -> float:
     """Milliseconds of freeze that are expected."""
     moved = request.memory
     if mode == PRE_COPY:
-        moved = int(moved * (HOT[0] + (HOT[1] - HOT[0]) * min(1.0, request.cpu)))
+        moved = int(moved * hot(request.cpu, request.written))
     return round(request.costs.get(mode, DEFAULTS[mode]).freeze(moved) * 1000, 1)
 
 
@@ -70,8 +81,12 @@ def choose_mode(request: ModeRequest) -> ModeChoice | NoMode:
         return _asked_for(request)
     unfit = _unfit(request)
     predicted = {mode: predict(mode, request) for mode in BY_PREFERENCE if mode not in unfit}
+    if not predicted:
+        return NoMode("no way of moving is possible: " + "; ".join(f"{m}: {why}" for m, why in unfit.items()))
     if request.budget is None:
-        return ModeChoice(STOP, predicted[STOP], f"stop: {_ms(predicted[STOP])} predicted, no budget")
+        mode = next(iter(predicted))
+        why = f" (stop: {request.lacking[STOP]})" if STOP in request.lacking else ""
+        return ModeChoice(mode, predicted[mode], f"{mode}: {_ms(predicted[mode])} predicted, no budget{why}")
     limit = request.budget * 1000
     fits = next((mode for mode in predicted if predicted[mode] <= limit), None)
     if fits is not None:
@@ -99,7 +114,7 @@ def _asked_for(request: ModeRequest) -> ModeChoice | NoMode:
 def _unfit(request: ModeRequest) -> dict[MigrationMode, str]:
     """Ways that auto does not take, and why."""
     unfit = dict(request.lacking)
-    if POST_COPY not in unfit and request.cpu > IDLE:
+    if POST_COPY not in unfit and request.cpu > IDLE and STOP not in unfit:
         unfit[POST_COPY] = f"for mostly idle jobs only, and this one wants {request.cpu:.2g} cores"
     return unfit
 

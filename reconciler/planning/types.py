@@ -1,6 +1,10 @@
 """What planning sees and what it answers: plain frozen data, no clock inside. Ages are seconds, CPU is cores, memory is bytes."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+from crds.job import MigrationMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,10 @@ class NodeView:
     """What it can do beside running jobs."""
     cpu_flags: frozenset[str] = frozenset()
     """What its processors can do; empty: unknown."""
+    speed: float = 1.0
+    """How fast one of its cores is; only ratios between nodes matter. Never measured or declared: 1."""
+    owner_present: bool = False
+    """It has an owner, and he is logged in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,24 @@ class JobView:
     """Running, not pinned, migration allowed."""
     why_not_movable: str = ""
     since_failed_move: float | None = None
+    failed_moves: int = 0
+    """Moves that failed in a row, up to now."""
+    left: Mapping[str, float] = field(default_factory=dict)
+    """Nodes it left in the last ten minutes, with seconds ago, if no job has come or ended anywhere since."""
+    attained: float | None = None
+    """CPU seconds it has had, on all nodes together. None: unknown; then it takes no part in a rotation."""
+    priority: int = 0
+    """Of two that could move or stay, the higher is served first."""
+    home: str = ""
+    """Node it belongs to and returns to when that costs nobody anything; empty: none."""
+    guest: bool = False
+    """Its node has an owner and it is not his."""
+    near: frozenset[str] = frozenset()
+    """Keys of jobs it talks to: among equally good nodes it goes where they are."""
+    written: float = 0.0
+    """Share of its memory that it wrote while a round of pre-copy passed, the last time; 0: unknown."""
+    mode: MigrationMode = MigrationMode.STOP
+    """How it would be moved."""
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: tuple[str, ...] = ()
     needs: frozenset[str] = frozenset()
@@ -58,6 +84,17 @@ class JobView:
     """Nodes whose files are not those it has mapped, and why."""
 
 
+class Cause(StrEnum):
+    """What a move is for."""
+
+    LOAD = "load"
+    MEMORY = "memory"
+    ROTATION = "rotation"
+    OWNER = "owner"
+    ROOM = "room"
+    HOME = "home"
+
+
 @dataclass(frozen=True, slots=True)
 class MoveView:
     """A move under way: counted at its destination before it shows in the load there."""
@@ -65,6 +102,7 @@ class MoveView:
     job: str
     source: str
     destination: str
+    cause: Cause = Cause.LOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +125,10 @@ class Snapshot:
     jobs: tuple[JobView, ...] = ()
     moves: tuple[MoveView, ...] = ()
     move_cost: MoveCost = MoveCost()
+    """Of a move that stops the job, and of all modes that ``mode_costs`` does not name."""
+    mode_costs: Mapping[MigrationMode, MoveCost] = field(default_factory=dict)
+    pending: tuple["PlacementRequest", ...] = ()
+    """Jobs that no node has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +144,7 @@ class PlannedMove:
     destination: str
     reason: str
     gain: float = 0.0
+    cause: Cause = Cause.LOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +160,7 @@ class Plan:
     """What to do, and why nothing else. ``balanced``: within the target, or no move gains; ``reason`` and ``message`` say which."""
 
     moves: tuple[PlannedMove, ...] = ()
-    kept: tuple[KeptJob, ...] = ()
+    kept: Sequence[KeptJob] = ()
     imbalance: float = 0.0
     balanced: bool = True
     reason: str = ""
@@ -145,6 +188,11 @@ class PlacementRequest:
     """What the processors of the node it leaves can do; empty for a job that runs nowhere yet."""
     unfit: dict[str, str] = field(default_factory=dict)
     """Nodes whose files are not those it has mapped, and why."""
+    priority: int = 0
+    home: str = ""
+    """Node it belongs to; it goes there if that is as good as any."""
+    near: frozenset[str] = frozenset()
+    """Keys of jobs it talks to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ def request(wish: MigrationMode = AUTO, memory: int = GIGA, cpu: float = 0.0, **
         (request(budget=1.0, lacking={}), PRE),
         (request(budget=1.0, cpu=1.0), STOP),
         (request(budget=1.5, cpu=1.0, lacking={}), PRE),
+        (request(budget=1.0, cpu=1.0, lacking={}, written=0.1), PRE),
+        (request(budget=1.0, lacking={}, written=0.9), POST),
         (request(budget=0.01), POST),
         (request(budget=0.01, cpu=IDLE), POST),
         (request(budget=0.01, cpu=IDLE + 0.01), STOP),
@@ -98,3 +100,15 @@ def test_more_memory_never_freezes_shorter(memory: int, more: int, cpu: float) -
     for mode in BY_PREFERENCE:
         small, large = (predict(mode, request(memory=size, cpu=cpu)) for size in (memory, memory + more))
         assert small <= large
+
+
+FULL = {STOP: "node/n1 has 20Mi of memory free, its images take 300Mi", PRE: "the same"}
+
+
+def test_a_node_too_full_for_images_is_left_by_post_copy_however_busy_the_job_is() -> None:
+    for budget in (None, 5.0):
+        choice = choose_mode(request(cpu=1.0, lacking=FULL, budget=budget))
+        assert isinstance(choice, ModeChoice) and choice.mode == POST
+    assert "20Mi of memory free" in choose_mode(request(cpu=1.0, lacking=FULL)).reason  # type: ignore[union-attr]
+    nothing = choose_mode(request(lacking={**FULL, POST: "node/n2 cannot do it"}))
+    assert isinstance(nothing, NoMode) and not nothing.over_budget and "post-copy: node/n2 cannot do it" in nothing.message

@@ -26,6 +26,15 @@ def test_the_faster_node_is_worth_more(jobs: list[int], chosen: str) -> None:
     assert choose_node(cluster(jobs, [0.2, 0.4]), ASKED).node == chosen
 
 
+def test_a_free_core_of_a_fast_node_beats_an_idle_slow_node() -> None:
+    fast, slow = NodeView("a", 2.0, 512 * MIB, cpu_demand=1.0), NodeView("b", 2.0, 512 * MIB, speed=0.5)
+    choice = choose_node(Snapshot((fast, slow)), ASKED)
+    assert choice.node == "a"
+    crowded = choose_node(Snapshot((replace(fast, cpu_demand=6.0), slow)), ASKED)
+    assert crowded.node == "b"
+    assert "2 cores of speed 0.5" in crowded.reason
+
+
 def test_reported_demand_counts_without_jobs() -> None:
     nodes = (NodeView("n1", 1.0, 512 * MIB, cpu_demand=3.0), NodeView("n2", 1.0, 512 * MIB, cpu_demand=1.0))
     assert choose_node(Snapshot(nodes), ASKED).node == "n2"

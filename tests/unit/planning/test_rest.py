@@ -64,7 +64,7 @@ def rounds(snapshot: Snapshot, policy: BalancePolicySpec, limit: int = 400) -> l
 
 
 @given(clusters(), POLICIES)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_it_comes_to_rest_within_a_bounded_number_of_plans(snapshot: Snapshot, policy: BalancePolicySpec) -> None:
     history = rounds(snapshot, policy)
     assert len(history) <= 1 + 2 * len(snapshot.jobs)
@@ -73,7 +73,7 @@ def test_it_comes_to_rest_within_a_bounded_number_of_plans(snapshot: Snapshot, p
 
 
 @given(clusters(demand=st.just(1.0)), POLICIES)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_no_job_visits_a_node_twice(snapshot: Snapshot, policy: BalancePolicySpec) -> None:
     for nodes in routes(rounds(snapshot, policy)).values():
         assert len(set(nodes)) == len(nodes), nodes
@@ -91,7 +91,7 @@ def routes(history: list[tuple[Snapshot, Plan]]) -> dict[str, list[str]]:
 def test_jobs_of_all_sizes_hardly_ever_move_twice() -> None:
     """No plan can know all later ones, so with mixed sizes and a tight budget a second hop happens, a return hardly ever."""
     hops = seconds = returns = 0
-    for seed in range(200):
+    for seed in range(80):
         random = Random(seed)
         jobs = [
             JobView(f"default/j{i:02}", f"n{random.randint(1, 6)}", random.choice(SIZES), MIB) for i in range(random.randint(6, 24))
@@ -102,13 +102,13 @@ def test_jobs_of_all_sizes_hardly_ever_move_twice() -> None:
             hops += len(nodes) - 1
             seconds += len(nodes) - 2
             returns += len(nodes) - len(set(nodes))
-    assert hops > 500
+    assert hops > 200
     assert seconds <= hops / 50
-    assert returns <= hops / 500
+    assert returns <= hops / 200
 
 
 @given(clusters(job_memory=(1, 100, 250, 400), node_memory=1000), HOGS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_with_scarce_memory_it_comes_to_rest_and_no_move_passes_the_low_water(
     snapshot: Snapshot, policy: BalancePolicySpec
 ) -> None:
@@ -119,7 +119,7 @@ def test_with_scarce_memory_it_comes_to_rest_and_no_move_passes_the_low_water(
 
 
 @given(clusters(), POLICIES)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_every_move_lowers_the_cost_and_the_larger_load_of_its_nodes(snapshot: Snapshot, policy: BalancePolicySpec) -> None:
     for before, plan in rounds(snapshot, policy):
         demand = {job.key: job.cpu_demand for job in before.jobs}
@@ -140,7 +140,7 @@ def total(measure: Scale, loads: dict[str, float], views: dict[str, NodeView]) -
 
 
 @given(clusters(job_memory=(1, 100, 250, 400), node_memory=1000), POLICIES)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_a_plan_keeps_its_budget_and_goes_to_open_nodes_only(snapshot: Snapshot, policy: BalancePolicySpec) -> None:
     plan = plan_moves(snapshot, policy)
     parts = Counter(name for move in plan.moves for name in (move.source, move.destination))
@@ -153,7 +153,7 @@ def test_a_plan_keeps_its_budget_and_goes_to_open_nodes_only(snapshot: Snapshot,
 
 
 @given(clusters(), POLICIES)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_the_next_plan_undoes_nothing(snapshot: Snapshot, policy: BalancePolicySpec) -> None:
     plan = plan_moves(snapshot, policy)
     following = plan_moves(carried_out(snapshot, plan), policy)
@@ -162,7 +162,7 @@ def test_the_next_plan_undoes_nothing(snapshot: Snapshot, policy: BalancePolicyS
 
 
 @given(clusters(), POLICIES, st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 def test_the_order_of_the_input_does_not_matter(snapshot: Snapshot, policy: BalancePolicySpec, random: Random) -> None:
     nodes, jobs = list(snapshot.nodes), list(snapshot.jobs)
     random.shuffle(nodes)

@@ -60,6 +60,8 @@ class FakeAgent:
         """What its reports promise."""
         self.refuses = ""
         """Reason for which it refuses arrivals."""
+        self.frozen_bytes = 5_000_000
+        """Of a move to it, what came in the freeze."""
         self.spoils = ""
         """Why no checkpoint can be taken."""
         self.damaged: set[str] = set()
@@ -303,7 +305,8 @@ class FakeAgent:
 
     def _continue(self, job: str, copy: Copy, placement: Placement) -> None:
         assert placement.move is not None
-        move = MoveReport(migration=placement.move.migration, step="Running", ok=True, bytes=5_000_000, freeze_ms=120.0)
+        done: dict[str, Any] = {"bytes": 5_000_000, "frozen_bytes": self.frozen_bytes, "freeze_ms": 120.0}
+        move = MoveReport(migration=placement.move.migration, step="Running", ok=True, **done)
         self._run(job, copy, move)
         self.wire.running.add(placement.move.ticket)
 

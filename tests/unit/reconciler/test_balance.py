@@ -155,6 +155,8 @@ async def test_a_failed_move_is_not_repeated_at_once() -> None:
 
 async def test_memory_above_the_high_water_moves_a_job_though_load_is_even() -> None:
     async with House("n1", "n2") as house:
+        for agent in house.agents.values():
+            agent.beat(features=["post-copy"])  # a full node has no memory for the images of a job that is stopped
         await pile(house, 2)
         await house.policy(**QUICK)
         for _ in range(20):
@@ -186,3 +188,51 @@ async def test_a_job_that_ended_since_the_plan_is_not_asked_to_move() -> None:
         await house.advance(10)
         assert (await house.store.list(Migration)).items == ()
         assert (await house.job("w0")).phase == JobPhase.SUCCEEDED
+
+
+async def test_the_status_counts_what_was_moved_in_the_last_hour_what_failed_and_what_was_a_mistake() -> None:
+    async with House("n1", "n2") as house:
+        await pile(house, 2)
+        await house.policy(goal="none", **QUICK)
+        await house.advance(60)
+        for number, to in enumerate(("n2", "n1", "n2"), 1):
+            await house.migrate("w0", to, name=f"m{number}", requested_by="default", cause="load")
+            await go_on(house, 10)
+        await house.migrate("w1", "n2", name="by-hand")
+        house.agents["n1"].refuses = "no"
+        await house.migrate("w0", "n1", name="m4", requested_by="default")
+        await go_on(house, 20)
+        status = (await policy_of(house)).status
+        assert (status.moves_per_hour, status.failed_per_hour, status.wasted_per_hour) == (3, 1, 2)
+
+
+async def test_a_rotation_is_no_mistake_and_migrations_name_their_cause() -> None:
+    async with House("n1", "n2") as house:
+        await pile(house, 2)
+        await house.policy(**QUICK)
+        await go_on(house, 20)
+        [migration] = (await house.store.list(Migration)).items
+        assert migration.spec.cause == "load"
+        for number, to in enumerate(("n1", "n2"), 1):
+            await house.migrate("w0", to, name=f"r{number}", requested_by="default", cause="rotation")
+            await go_on(house, 5)
+        assert (await policy_of(house)).status.wasted_per_hour == 0
+
+
+async def test_time_sharing_reaches_the_placements_of_all_jobs_and_of_those_to_come() -> None:
+    async def rules(house: House) -> set[str]:
+        return {str(seen.value.time_sharing) for _, _, seen in house.world.placements}
+
+    async with House("n1", "n2") as house:
+        await pile(house, 2)
+        assert await rules(house) == {"fair"}
+        await house.policy(goal="none", time_sharing="aged")
+        await house.advance(3)
+        assert await rules(house) == {"aged"}
+        await house.run("late", on="n2")
+        await house.migrate("w0", "n2")
+        await house.advance(10)
+        assert await rules(house) == {"aged"} and (await house.job("w0")).node == "n2"
+        await house.store.delete(BalancePolicy, "default")
+        await house.advance(3)
+        assert await rules(house) == {"fair"}

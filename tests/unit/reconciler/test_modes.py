@@ -9,6 +9,7 @@ from crds.load import JobLoad
 from crds.meta import find_condition
 from crds.migration import MigrationPhase
 from crds.network import FEATURE
+from reconciler.controllers.snapshot import take_snapshot
 
 from .house import House
 
@@ -86,3 +87,35 @@ async def test_the_jobs_own_wish_counts_when_the_move_has_none() -> None:
         await house.migrate("w", "n2")
         await house.settle()
         assert (await house.migration()).mode == MigrationMode.POST_COPY
+
+
+async def test_a_node_that_is_too_full_for_images_is_left_by_post_copy() -> None:
+    async with House("n1", "n2") as house:
+        await ready(house, 1.0)
+        jobs = {"default/w": JobLoad(cpu_demand=1.0, memory=MEMORY)}
+        house.agents["n1"].load(memory=8 * MEMORY, used=7 * MEMORY + MEMORY // 2, jobs=jobs)
+        await house.migrate("w", "n2")
+        await house.settle()
+        status = await house.migration()
+        assert status.mode == MigrationMode.POST_COPY and "node/n1 has 512Mi of memory free" in status.mode_reason
+
+
+async def test_what_a_precopy_left_for_the_freeze_tells_how_much_the_job_writes() -> None:
+    async with House("n1", "n2") as house:
+        await ready(house, 1.0, mode="pre-copy")
+        for agent in house.agents.values():
+            agent.beat(features=[*BOTH, "pre-copy"], memory=8 * MEMORY)
+        house.agents["n2"].frozen_bytes = MEMORY // 50
+        await house.migrate("w", "n2")
+        await house.settle()
+        first = await house.migration()
+        assert (first.phase, first.frozen_bytes) == (MigrationPhase.SUCCEEDED, MEMORY // 50)
+        house.agents["n2"].load(memory=8 * MEMORY, jobs={"default/w": JobLoad(cpu_demand=1.0, memory=MEMORY)})
+        await house.settle()
+        [job] = take_snapshot(house.world, house.clock.now()).jobs
+        assert job.written == pytest.approx(0.02)
+        await house.migrate("w", "n1", name="back")
+        await house.settle()
+        back = await house.migration("back")
+        assert first.predicted_freeze_ms and back.predicted_freeze_ms
+        assert back.predicted_freeze_ms < 0.2 * first.predicted_freeze_ms, "a busy job was taken for one that writes much"
