@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from crds import keys
 from crds.job import Job
 from mxctl.core.failures import FAILED, Failure
 from mxctl.core.session import Session, run, warn_if_unled
@@ -13,10 +12,10 @@ from mxctl.core.settings import Settings
 from mxctl.core.targets import parse_job
 from mxctl.core.types import NAME
 from mxctl.core.verb import Verb
+from mxctl.core.world import read_world
 from mxctl.output.formats import Format, render_data
 from mxctl.output.table import table
 from reconciler.controllers.destinations import ask_around
-from reconciler.world import World
 from store.errors import NotFound
 
 EXAMPLES = """
@@ -62,10 +61,7 @@ def can_migrate(settings: Settings, job: str, node: str | None, form: str | None
 
 async def _ask(session: Session, name: str, node: str | None) -> dict[str, str]:
     """By node why not, empty where it can. NotFound, Failure."""
-    world = World()
-    for prefix in (keys.OBJECTS, keys.NODES, keys.PLACEMENTS):
-        for kv in (await session.kv.list(prefix)).items:
-            world.apply(kv.key, None, kv)
+    world = await read_world(session)
     key = f"{session.namespace}/{name}"
     job = world.find(Job, key)
     if job is None:

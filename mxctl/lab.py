@@ -79,7 +79,13 @@ def lab() -> None:
 @click.option("--undeclared", type=int, default=0, help="Machines the cluster is not told of: see mxctl approve.")
 @click.option("--firmware", type=click.Choice([each.value for each in model.Firmware]), default="bios", help="Of the machines.")
 @click.option("--machine-memory", default=plan.MACHINE_MEMORY, show_default=True, help="Of each machine.")
-@click.option("--plain", type=int, default=0, metavar="N", help="Machines with Debian and nothing of MX, for mxctl join.")
+@click.option(
+    "--plain",
+    type=int,
+    default=0,
+    metavar="N",
+    help="Machines with Debian and nothing of MX, for mxctl join; the head then admits them.",
+)
 def up(
     name: str,
     nodes: int | None,
@@ -109,7 +115,7 @@ def up(
     bare = plan.Machines(machines, undeclared, model.Firmware(firmware), machine_memory)
     if nodes is None:
         nodes = 0 if bare.count else 4
-    with plain_errors(), reporting(f"lab {name}", cluster.phases(nodes, wished, bare)) as report:
+    with plain_errors(), reporting(f"lab {name}", cluster.phases(nodes, wished, bare, plain)) as report:
         cluster.up(name, nodes, cpus, memory, packages=wished, machines=bare, plain=plain, report=report)
     held = f", {undeclared} undeclared machines are held" if undeclared else ""
     click.echo(f"lab/{name} started, {nodes + machines} nodes{held}; context lab-{name} is current")
@@ -254,6 +260,8 @@ def start_node(name: str | None, node: str) -> None:
 @name_option
 def power(name: str | None) -> None:
     """Switches a lab's nodes as mxctl power and rollouts ask for it, until Ctrl-C. On a real head mx-clip does that.
+
+    A lab with virtual machines does it by itself.
 
     \b
     mxctl lab power &

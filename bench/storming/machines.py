@@ -119,7 +119,9 @@ async def all_ask(base: str, machines: Sequence[Bare]) -> Outcome:
 async def _ask(session: aiohttp.ClientSession, base: str, machine: Bare, outcome: Outcome) -> None:
     begun = time.perf_counter()
     try:
-        async with session.get(f"{base}/boot", params={"mac": machine.mac, "ip": machine.address, "memory": "16384"}) as answer:
+        async with session.get(
+            f"{base}/boot", params={"mac": machine.mac, "ip": machine.address, "modules": "0040,,,", "cores": "08,"}
+        ) as answer:
             script = await answer.text()
     except (aiohttp.ClientError, TimeoutError) as error:
         outcome.wrong.append(f"{machine.name}: {error!r}")

@@ -27,6 +27,11 @@ def read_documents(names: Sequence[str]) -> list[Document]:
     return documents
 
 
+def read_text(names: Sequence[str]) -> list[tuple[str, str]]:
+    """(source, text) of all sources. Raises CodecErrors, Failure."""
+    return [(source, _decode(raw, source)) for source, raw in _sources(names)]
+
+
 def _decode(raw: bytes, source: str) -> str:
     try:
         return raw.decode("utf-8-sig")

@@ -220,12 +220,14 @@ def moves(count: int) -> Callable[[Job], None]:
 def test_watch_shows_what_looks_different_and_what_goes_until_interrupted(filled: Terminal) -> None:
     async def live(store: Store) -> None:
         await printed(2)
-        for count in (1, 1, 2):
+        for count, lines in ((1, 3), (1, 3), (2, 4)):  # one after the other: two changes seen at once are one row
             await store.change_status(Job, "w", None, moves(count))
+            await printed(lines)
             await store.change_status(
                 Job, "w", None, lambda found: setattr(found.status, "cpu_seconds", found.status.cpu_seconds + 1)
             )
         await store.delete(Job, "v")
+        await printed(5)
         await store.remove_finalizer(await store.get(Job, "v"), STOP_FINALIZER)
         await printed(6)
         signal.raise_signal(signal.SIGINT)

@@ -26,7 +26,7 @@ def workshop() -> FakeWorkshop:
 
 @pytest.fixture
 def builder(tmp_path: Path, workshop: FakeWorkshop, monkeypatch: pytest.MonkeyPatch) -> Builder:
-    monkeypatch.setattr(apt, "mirror", lambda: "http://mirror.test/debian")
+    monkeypatch.setattr(apt, "mirror", lambda: "http://127.0.0.1/debian")
     monkeypatch.setattr(apt, "proxy_options", lambda: ())
     made = Builder(tmp_path / "state", project_dir(), workshop, "x86_64")
     monkeypatch.setattr(verbs, "make_builder", lambda: made)
