@@ -48,7 +48,12 @@ def entry_script(module: str, flags: str, dependencies: bool) -> str:
     )
 
 
-_USE_BUNDLE = f'from nodeagent.bundle import use\n\nuse("/{LIBRARY}/{BUNDLE}.bundle")\n'
+_USE_BUNDLE = (
+    f'import os\n\nfrom nodeagent.bundle import use\n\nuse("/{LIBRARY}/{BUNDLE}.bundle")\n'
+    "os.environ.update("
+    'PYDANTIC_DISABLE_PLUGINS="__all__",'  # else it reads about every package that is installed
+    'PYTHONTZPATH="/usr/share/zoneinfo")\n'  # else zoneinfo looks through all that Python was built with
+)
 
 
 def source_files(project: Path) -> Iterator[Path]:
@@ -115,7 +120,7 @@ def _compile(library: Path, base_root: Path, workshop: Workshop) -> None:
     """Compiles inside the base layer; the bind mount lives and dies with a mount namespace of its own."""
     # by hash and never looked at again, as in the base
     python = f"/usr/bin/python3 -ISE -m compileall -q --invalidation-mode=unchecked-hash -s /mnt -p /{LIBRARY} /mnt"
-    paths = f"env -i PATH=/usr/bin PYTHONPATH=/mnt:/{DEPENDENCIES}"
+    paths = f"env -i PATH=/usr/bin PYTHONPATH=/mnt:/{DEPENDENCIES} PYDANTIC_DISABLE_PLUGINS=__all__ PYTHONTZPATH=/"
     bundle = f"{paths} /usr/bin/python3 -sB -m nodeagent.bundler /mnt/{BUNDLE}.bundle {BUNDLE}.__main__ /mnt /{LIBRARY}"
     script = f'mount --bind "$1" "$2/mnt" && chroot "$2" {python} && exec chroot "$2" {bundle}'
     workshop.run(["unshare", "--mount", "--", "sh", "-c", script, "sh", str(library), str(base_root)], _COMPILE_SECONDS)

@@ -29,6 +29,7 @@ def build(layer: Path, plan: recipe.Recipe, report: Report, lock: int, workshop:
     target = root / recipe.DEPENDENCIES
     target.parent.mkdir(parents=True, exist_ok=True)
     wheels.rename(target)
+    target.chmod(0o755)  # pip leaves it as its own temporary directory was
     _forget_host(root)
     # by hash and never looked at again: no date goes into the image, and a node's Python asks for none
     compiling = ("python3", "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash", f"/{recipe.DEPENDENCIES}")

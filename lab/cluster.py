@@ -24,7 +24,7 @@ from clip.images import layer_owner
 from clip.lock import locked
 from clip.progress import Report, silent
 from crds.image import ImageSpec
-from lab import machine, network, node, plan
+from lab import machine, network, node, plan, switch
 from lab.cgroups import Groups
 from lab.enrol import open_authority
 from lab.errors import LabError, LabExists
@@ -77,10 +77,13 @@ def up(
     planned += plan.plan_plain(plain, nodes + machines.declared)
     places = Places(name)
     built = _image(report, packages)
-    head_layer, booted = _boot_layers(places, packages, report) if machines.count else ("", None)
+    head_layer = _head_layer(places, report) if machines.count or plain else ""
+    booted = _boot_layers(places, packages, report) if machines.count else None
     if booted is not None:
         cluster = context_of(places).name
         planned[0].services += plan.boot_services(cluster, booted.layers, booted.boot, booted.manifest.digest)
+    elif plain:
+        planned[0].services.append(plan.MX_JOIN)
     with _changing(places):
         if places.directory.exists():
             raise LabExists(f"lab {name} is there already; take it down with mxctl lab down --name {name}, or choose another name")
@@ -103,9 +106,9 @@ def up(
     return lab
 
 
-def phases(nodes: int, packages: Sequence[str] = (), machines: plan.Machines = plan.NO_MACHINES) -> int:
+def phases(nodes: int, packages: Sequence[str] = (), machines: plan.Machines = plan.NO_MACHINES, plain: int = 0) -> int:
     """How many phases ``up`` will report, for a bar. LabError."""
-    more = head.PHASES if machines.count and not head.is_built(Shelf.of(state_dir()), platform.machine()) else 0
+    more = head.PHASES if (machines.count or plain) and not head.is_built(Shelf.of(state_dir()), platform.machine()) else 0
     try:
         built = image.is_built(image.wanted(packages=packages)[0])
         more += Builder().phases(machine_spec(packages)) if machines.count else 0
@@ -127,6 +130,8 @@ def _build(places: Places, lab: Lab, report: Report) -> None:
     _switch_on(places, lab, lab.nodes)
     report("waiting for etcd")
     _wait_until_ready(places, lab.nodes, since, report)
+    if any(each.machine for each in lab.nodes):
+        switch.start(places)
     lab.ready = True
     places.save(lab)
     with context.changing(Path(lab.config_file)) as contexts:
@@ -151,11 +156,18 @@ def machine_spec(packages: Sequence[str]) -> ImageSpec:
     return ImageSpec(packages=list(packages), kernel=plan.MACHINE_KERNEL)
 
 
-def _boot_layers(places: Places, packages: Sequence[str], report: Report) -> tuple[str, Built]:
-    """The head layer, and what machines boot."""
+def _head_layer(places: Places, report: Report) -> str:
+    """The programs that serve machines."""
     try:
-        head_layer = head.ensure(Shelf.of(places.state), platform.machine(), report)
-        return head_layer, Builder(state=places.state).build(machine_spec(packages), report)
+        return head.ensure(Shelf.of(places.state), platform.machine(), report)
+    except ClipError as error:
+        raise LabError(str(error)) from error
+
+
+def _boot_layers(places: Places, packages: Sequence[str], report: Report) -> Built:
+    """What machines boot."""
+    try:
+        return Builder(state=places.state).build(machine_spec(packages), report)
     except ClipError as error:
         raise LabError(str(error)) from error
 

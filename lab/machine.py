@@ -44,7 +44,8 @@ def qemu(node: LabNode, tap: str, lab: str) -> list[str]:
         "-accel",
         "tcg,thread=multi,tb-size=512",
         "-cpu",
-        "Westmere",  # a seventh faster to emulate than one that has AVX, which libraries then use
+        # A seventh faster to emulate than one that has AVX, which libraries then use. Without random numbers UEFI has no network.
+        "Westmere,+rdrand",
         "-m",
         f"{node.memory >> 20}",
         "-nodefaults",

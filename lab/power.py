@@ -6,6 +6,8 @@ the layers of the revision it is assigned.
 
 import asyncio
 import logging
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clip.cache import Shelf
@@ -23,7 +25,7 @@ from lab.model import Boot, Places
 from lab.node import is_on
 from lab.ready import context_of
 from store.context import connect
-from store.errors import NotFound
+from store.errors import NotFound, StoreError
 from store.kv import KV
 from store.objects import utcnow
 from store.store import Store
@@ -102,6 +104,16 @@ async def serve(name: str) -> None:
         await kv.close()
 
 
+def main(arguments: Sequence[str]) -> int:
+    """``python -m lab.power LAB``. Ends with the lab (lab/switch.py); 1 and one line when it cannot begin."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+    try:
+        asyncio.run(serve(arguments[0]))
+    except (LabError, StoreError) as error:
+        print(error, file=sys.stderr)
+    return 1
+
+
 def driver_of(places: Places, node: Node, kv: KV) -> Driver:
     """The lab's own, or any other that the node names. PowerError."""
     if node.spec.power is None or node.spec.power.driver != PowerDriver.LAB:
@@ -111,3 +123,7 @@ def driver_of(places: Places, node: Node, kv: KV) -> Driver:
     except LabError as error:
         raise PowerError(f"{node.label}: {error}") from error
     return QmpDriver(str(places.node(node.name) / "machine" / SOCKET)) if is_machine else LabDriver(places, node, Store(kv))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

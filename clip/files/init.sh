@@ -166,7 +166,8 @@ connect
 hostname "$name" # before any mount: it is how an NFS server tells its clients apart, and two of one name take each other's files away
 modprobe -a nfsv4 overlay
 mount_root
-tell "stage=root&cpus=$(nproc)"
+while read -r what memory rest; do [ "$what" = MemTotal: ] && break; done </proc/meminfo
+tell "stage=root&cpus=$(nproc)&memory=$memory"
 # What others put there has to be seen soon: the head a certificate, other nodes all that jobs write. By default Linux believes for
 # half a minute that a file is not there which was not there before.
 mount_nfs "/state/$name" /root/var/lib/mx/agent rw,actimeo=1,lookupcache=positive

@@ -55,6 +55,20 @@ def boot_url(server: str, port: int) -> str:
     return f"http://{server}:{port}/boot?{known}"
 
 
+def asking_again(server: str, port: int) -> str:
+    """The same with what is too long for a DHCP answer: of a machine that is held, people want to know what it has.
+
+    Debian's iPXE has no ``memsize``, but reads SMBIOS: type 17 is a memory module each, with its size at 12, or at 28 if large;
+    type 4 a processor each, with its cores at 35. hexraw: the bytes as they lie there."""
+    sizes, large = (",".join(f"${{smbios/{module}.17.{field}:hexraw}}" for module in range(MODULES)) for field in ("12.2", "28.4"))
+    cores = ",".join(f"${{smbios/{socket}.4.35.1:hexraw}}" for socket in range(SOCKETS))
+    return f"{boot_url(server, port)}&modules={sizes}&large={large}&cores={cores}"
+
+
+MODULES, SOCKETS = 8, 2
+"""That are asked for. Who has more is known when its kernel runs."""
+
+
 IPXE_SETTINGS = {
     "mac": "net0/mac",
     "ip": "net0/ip",
@@ -62,7 +76,6 @@ IPXE_SETTINGS = {
     "vendor": "manufacturer:uristring",
     "product": "product:uristring",
     "serial": "serial:uristring",
-    "memory": "memsize",
     "firmware": "platform",
 }
 """What iPXE tells of a machine: name in our query -> setting of iPXE."""

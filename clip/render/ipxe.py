@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from clip.render import checks
-from clip.render.dnsmasq import boot_url
+from clip.render.dnsmasq import asking_again, boot_url
 from clip.table import Row, Table
 
 INITRD = "initrd.img"
@@ -98,5 +98,5 @@ def refused_script(settings: BootSettings, mac: str) -> str:
 
 
 def _wait(settings: BootSettings, message: str, seconds: int) -> str:
-    again = f"chain --replace {boot_url(settings.server, settings.http_port)} || goto wait"
+    again = f"chain --replace {asking_again(settings.server, settings.http_port)} || goto wait"
     return "\n".join(["#!ipxe", f"echo {message}", ":wait", f"sleep {seconds}", again, ""])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from clip.service import smbios
 from crds.machine import BootTimeline, Hardware, Machine
 
 SEEN_EVERY = timedelta(seconds=10)
@@ -72,13 +73,17 @@ def _learned(hardware: Hardware, facts: dict[str, str]) -> Hardware:
     if facts.get("firmware"):
         found["firmware"] = {"pcbios": "bios", "efi": "uefi"}.get(facts["firmware"], "")
     changes: dict[str, object] = {**found}
-    if facts.get("memory", "").isdecimal():
-        changes["memory"] = min(int(facts["memory"]), 2**30) * 2**20  # iPXE counts MiB
-    if facts.get("cpus", "").isdecimal():
-        changes["cpus"] = min(int(facts["cpus"]), 2**16)
+    memory, cpus = _number(facts.get("memory", "")) << 10, _number(facts.get("cpus", ""))  # as the kernel counts: KiB
+    changes["memory"] = memory or smbios.memory(facts.get("modules", ""), facts.get("large", "")) or hardware.memory
+    changes["cpus"] = cpus or smbios.cores(facts.get("cores", "")) or hardware.cpus
     return hardware.model_copy(update=changes)
 
 
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else 0
+
+
+_DIGITS = 12
 _TEXTS = ("vendor", "product", "serial", "uuid")
 
 

@@ -26,7 +26,7 @@ from clip.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
-_FACTS = ("vendor", "product", "serial", "uuid", "memory", "firmware", "cpus")
+_FACTS = ("vendor", "product", "serial", "uuid", "firmware", "modules", "large", "cores", "memory", "cpus")
 _TOLD_STAGES = ("root",)
 
 

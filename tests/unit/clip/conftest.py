@@ -30,7 +30,7 @@ def workshop() -> FakeWorkshop:
 @pytest.fixture
 def builder(tmp_path: Path, project: Path, workshop: FakeWorkshop, monkeypatch: pytest.MonkeyPatch) -> Builder:
     """Builds without Debian, root and network."""
-    monkeypatch.setattr(apt, "mirror", lambda: "http://mirror.test/debian")
+    monkeypatch.setattr(apt, "mirror", lambda: "http://127.0.0.1/debian")
     monkeypatch.setattr(apt, "proxy_options", lambda: ())
     return Builder(tmp_path / "state", project, workshop, "x86_64")
 

@@ -5,14 +5,14 @@ import pytest
 from clip import apt
 
 TARGETS = """\
-http://other.test/debian-security/ bookworm-security
-http://mirror.test/debian/ bookworm
-http://second.test/debian/ bookworm
+http://127.0.0.2/debian-security/ bookworm-security
+http://127.0.0.1/debian/ bookworm
+http://127.0.0.3/debian/ bookworm
 """
 
 
 def test_the_mirror_is_that_of_the_hosts_own_release() -> None:
-    assert apt.choose_mirror(TARGETS, "bookworm") == "http://mirror.test/debian"
+    assert apt.choose_mirror(TARGETS, "bookworm") == "http://127.0.0.1/debian"
     assert apt.choose_mirror(TARGETS, "trixie") is None
     assert apt.choose_mirror("", "bookworm") is None
 
@@ -33,12 +33,12 @@ def test_proxies_that_are_set_are_taken_over_and_nothing_else() -> None:
     dump = """\
 Acquire::http "";
 Acquire::http::Proxy "http://proxy.test:3142";
-Acquire::http::Proxy::mirror.test "DIRECT";
+Acquire::http::Proxy::127.0.0.1 "DIRECT";
 Acquire::https::CaInfo "";
 Acquire::AllowInsecureRepositories "0";
 DPkg::Post-Invoke:: "rm x";
 """
     assert apt.select_proxies(dump) == (
         'Acquire::http::Proxy "http://proxy.test:3142";',
-        'Acquire::http::Proxy::mirror.test "DIRECT";',
+        'Acquire::http::Proxy::127.0.0.1 "DIRECT";',
     )

@@ -40,12 +40,12 @@ def test_only_what_must_be_newer_comes_from_the_newer_suite() -> None:
 
 
 def test_the_command_takes_mirror_and_proxy_from_outside() -> None:
-    command = recipe.mmdebstrap("/to/root", "http://mirror.test/debian", "/to/preferences", ('Acquire::http::Proxy "http://p:1";',))
+    command = recipe.mmdebstrap("/to/root", "http://127.0.0.1/debian", "/to/preferences", ('Acquire::http::Proxy "http://p:1";',))
     assert command[-4:] == [
         "trixie",
         "/to/root",
-        "deb http://mirror.test/debian trixie main",
-        "deb [check-valid-until=no] http://mirror.test/debian sid main",
+        "deb http://127.0.0.1/debian trixie main",
+        "deb [check-valid-until=no] http://127.0.0.1/debian sid main",
     ]
     assert '--aptopt=Acquire::http::Proxy "http://p:1";' in command
 

@@ -49,7 +49,7 @@ def test_a_new_boot_begins_a_new_timeline() -> None:
 
 def test_the_answer_says_as_what_it_boots() -> None:
     machine = observe(
-        None, Message(MAC, stage="ipxe", node="n1", digest="d1", problem="", facts={"vendor": "MX", "memory": "1024"}), START
+        None, Message(MAC, stage="ipxe", node="n1", digest="d1", problem="", facts={"vendor": "MX", "memory": "1048576"}), START
     )
     assert (machine.node, machine.digest, machine.hardware.vendor, machine.hardware.memory) == ("n1", "d1", "MX", 2**30)
     held = observe(machine, Message(MAC, stage="ipxe"), START)
@@ -62,7 +62,12 @@ def test_a_problem_stays_until_it_is_told_to_be_over() -> None:
     assert observe(machine, Message(MAC, stage="ipxe", problem=""), START).problem == ""
 
 
-@given(st.dictionaries(st.sampled_from(["vendor", "serial", "memory", "cpus", "firmware", "else"]), st.text(max_size=300)))
+@given(
+    st.dictionaries(
+        st.sampled_from(["vendor", "serial", "memory", "cpus", "modules", "large", "cores", "firmware", "else"]),
+        st.text(max_size=300),
+    )
+)
 def test_whatever_a_machine_claims_can_be_written(facts: dict[str, str]) -> None:
     machine = observe(None, Message(MAC, facts=facts), START)
     assert Machine.model_validate_json(machine.to_json()) == machine
