@@ -1,10 +1,12 @@
 """Nodes that lose touch, for real: what runs there stands still before anybody can miss the node, and goes on where it was."""
 
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,13 @@ pytestmark = pytest.mark.timeout(300)
 LAB = "fencing"
 LEASE = 5.0
 PATIENCE = 30.0
+ALIVE = "/mx/nodes/n1/alive"
+GONE = f"""
+exec 3< <(exec etcdctl watch --rev=$1 {ALIVE})
+while read -r word <&3; do
+    [ "$word" = DELETE ] && echo $EPOCHREALTIME && kill $! && exit
+done
+"""
 COUNT = "import time,itertools\nfor i in itertools.count(): print(i, time.time(), flush=True); time.sleep(.02)"
 
 
@@ -66,9 +75,11 @@ class Machine:
         return len(numbers)
 
     def watch_heartbeat(self) -> "subprocess.Popen[str]":
-        """Prints the times at which the node's heartbeat was still there; ends when it is gone."""
-        script = "while t=$(date +%s.%N); etcdctl get --keys-only /mx/nodes/n1/alive | grep -q alive; do echo $t; sleep .02; done"
-        return subprocess.Popen(cluster.exec_command(LAB, "head", ["bash", "-c", script]), stdout=subprocess.PIPE, text=True)
+        """Prints the time at which the node's heartbeat, which is there now, is gone."""
+        found = json.loads(self.on("head", "etcdctl", "get", "-w", "json", ALIVE))
+        assert found["count"] == 1, "the node has no heartbeat before it is to lose it"
+        command = cluster.exec_command(LAB, "head", ["bash", "-c", GONE, "bash", str(found["header"]["revision"] + 1)])
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def goes_on(self, job: str) -> None:
         before = self.whole(job)
@@ -83,10 +94,19 @@ class Machine:
         assert self.whole(job) == before
 
     def missed(self, watching: "subprocess.Popen[str]") -> None:
-        """The heartbeat runs out; when it was last seen the witness had written its last line already, and it writes no other."""
-        seen = watching.communicate(timeout=PATIENCE)[0].split()
+        """The heartbeat runs out; when it is gone the witness has written its last line already, and it writes no other."""
+        gone = float(watching.communicate(timeout=PATIENCE)[0])
         self.stands_still("w")
-        assert self.lines("w")[-1][1] < float(seen[-1])
+        assert self.lines("w")[-1][1] < gone
+
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Without a link to the others meanwhile."""
+        self.on("n1", "ip", "link", "set", "eth0", "down")
+        try:
+            yield
+        finally:
+            self.on("n1", "ip", "link", "set", "eth0", "up")
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +176,8 @@ def test_an_agent_that_is_killed_and_not_started_again(machine: Machine) -> None
 
 def test_a_link_that_is_cut(machine: Machine) -> None:
     watching = machine.watch_heartbeat()
-    machine.on("n1", "ip", "link", "set", "eth0", "down")
-    machine.missed(watching)
-    machine.on("n1", "ip", "link", "set", "eth0", "up")
+    with machine.cut_off():
+        machine.missed(watching)
     machine.goes_on("w")
 
 
@@ -169,9 +188,8 @@ def test_without_its_guard_the_agent_does_it_alone(machine: Machine) -> None:
         machine.terminal.mxctl("wait", "node/n1", "--for=condition=Guarded=False", "--timeout=30s")
         assert f"kill -CONT {guard}" in machine.terminal.mxctl("describe", "node", "n1")
         watching = machine.watch_heartbeat()
-        machine.on("n1", "ip", "link", "set", "eth0", "down")
-        machine.missed(watching)
-        machine.on("n1", "ip", "link", "set", "eth0", "up")
+        with machine.cut_off():
+            machine.missed(watching)
     finally:
         machine.signal("n1", guard, signal.SIGCONT)
     machine.goes_on("w")

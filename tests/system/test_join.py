@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from clip.authority import serial_of
-from lab import cluster, network, plan
-from lab.model import ENDPOINT, HEAD_ADDRESS, LabNode, Places
+from lab import cluster, network
+from lab.model import HEAD_ADDRESS, LabNode, Places
 from tests.system.commands import PROJECT, Terminal
 
 NAME = "tjoin"
@@ -32,37 +31,16 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
         pytest.fail("system tests need root: run sudo scripts/test system")
     terminal = Terminal(tmp_path_factory.mktemp("config") / "config")
     cluster.down(NAME)
-    desk: subprocess.Popen[bytes] | None = None
     try:
         terminal.mxctl("lab", "up", "--name", NAME, "--nodes", "1", "--plain", "1", "--cpus", "0.6")
-        desk = open_desk(tmp_path_factory.mktemp("desk"))
         install(machine())
         yield terminal
     finally:
-        if desk is not None:
-            desk.kill()
-            desk.wait()
         terminal.mxctl("lab", "down", "--name", NAME)
 
 
 def machine() -> LabNode:
     return Places(NAME).load().node("p1")
-
-
-def open_desk(directory: Path) -> "subprocess.Popen[bytes]":
-    """mx-join in the head's network, with the authority that lies on the head's disk."""
-    places = Places(NAME)
-    init = places.load().node("head").init
-    assert init is not None
-    # as the head sees it: what is written to its disk behind its back it need not notice
-    head = [f"/proc/{init.pid}/root{path}" for path in (plan.HEAD_TLS, plan.REVOKED)]
-    options = [
-        *("--endpoints", ENDPOINT, "--tls", head[0], "--revoked", head[1], "--address", HEAD_ADDRESS),
-        *("--authority", str(places.authority), "--tokens", str(directory / "tokens")),
-    ]
-    command = ["ip", "netns", "exec", places.netns, "setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "clip.join", *options]
-    with (directory / "log").open("wb") as log:
-        return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log)
 
 
 def install(node: LabNode) -> None:

@@ -81,14 +81,12 @@ def migrate(terminal: Terminal, job: str, node: str, mode: str) -> dict[str, Any
 
 @pytest.mark.parametrize("mode", ["stop", "post-copy"])
 def test_the_freeze_that_is_told_is_the_one_that_was_seen(terminal: Terminal, mode: str) -> None:
-    """Never is more told than was seen, and one of six moves at least has to agree.
-
-    All of them should: on a busy machine, and with large jobs, the job has been seen to stand longer than the agents tell, and why
-    is not known yet."""
+    """Never is more told than was seen, and two of three moves have to agree: on a busy machine a job that may run waits for a
+    core, and for the first of its pages that follow, which nobody can tell."""
     job = f"witness-{mode}"
     terminal.mxctl("run", "--name", job, "--on", "n1", "--memory", f"{MEGABYTES}Mi", "--", "/shared/witness", str(MEGABYTES))
     wait_for(terminal, job, "ready")
-    agreed = False
+    agreed = 0
     for node in ("n2", "n1") * 3:
         before = len(lines(terminal, job))
         status = migrate(terminal, job, node, mode)
@@ -101,10 +99,10 @@ def test_the_freeze_that_is_told_is_the_one_that_was_seen(terminal: Terminal, mo
         print({"mode": mode, "seen_ms": round(seen, 1), "told_ms": told, "predicted_ms": predicted, "why": status["modeReason"]})
         assert status["mode"] == mode
         assert told <= seen * 1.3 + 60
-        agreed = agreed or seen * 0.85 - 30 <= told
-        if agreed and node == "n1":
+        agreed += seen * 0.85 - 30 <= told
+        if agreed == 4:
             break
-    assert agreed
+    assert agreed == 4
     terminal.mxctl("delete", "job", job)
 
 

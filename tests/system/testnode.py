@@ -307,6 +307,9 @@ class RemoteSandbox:
     async def usage(self) -> Usage:
         return Usage(**await self._call("usage"))
 
+    async def weigh(self, weight: int) -> None:
+        await self._call("weigh", weight=weight)
+
     async def obstacles(self, *, thorough: bool) -> list[Obstacle]:
         return [Obstacle.model_validate(data) for data in await self._call("obstacles", thorough=thorough)]
 

@@ -17,6 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.system.faults", description=__doc__)
     parser.add_argument("--lab", required=True, help="name of the lab to build for it")
     parser.add_argument("--trials", type=int, default=20, help="how many of the shuffled product (default: %(default)s)")
+    parser.add_argument("--skip", type=int, default=0, help="pass over so many of them: goes on with a run that was ended")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the shuffle (default: random, printed)")
     parser.add_argument("--share", default="0/1", help="I/N: every Nth trial from the Ith on, for labs side by side")
     parser.add_argument("--stop", type=float, default=LONG_STOP, help="seconds a stopped process stands (default: %(default)s)")
@@ -27,7 +28,7 @@ def main() -> int:
     options = parser.parse_args()
     at, of = (int(part) for part in options.share.split("/"))
     trials = product(random.Random(options.seed), tuple(options.modes.split(",")), stop=options.stop)
-    chosen = [trial for trial in trials if options.only in trial.label][: options.trials][at::of]
+    chosen = [trial for trial in trials if options.only in trial.label][options.skip :][: options.trials][at::of]
     print(f"seed {options.seed}: {len(chosen)} of {len(trials)} trials", flush=True)
     bad = 0
 

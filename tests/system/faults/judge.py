@@ -46,13 +46,18 @@ class Judge:
         complaints = await self._until_none(lambda: self._complaints(trial, migration), patience)
         return complaints or self._witness()
 
-    async def goes_on(self, numbers: int = 5) -> list[str]:
-        """The witness counts on."""
+    async def goes_on(self, trial: Trial | None = None, numbers: int = 5) -> list[str]:
+        """The witness counts on, or ends after all if the fault was that it ends: it may have been told to just now."""
         wanted = len(self._numbers()) + numbers
 
         async def counts() -> list[str]:
             found = len(self._numbers())
-            return [] if found >= wanted else [f"the job stands at {found}"]
+            if found >= wanted:
+                return []
+            job = await Store(self.kv).get(Job, self.job, NAMESPACE)
+            if trial is not None and trial.fault in ENDS and job.status.phase in FINISHED:
+                return self._of_ended(job, trial)
+            return [f"the job stands at {found}, and is {job.status.phase}"]
 
         return await self._until_none(counts, PATIENCE) or self._witness()
 
@@ -102,6 +107,8 @@ class Judge:
             found.append("migration failed without a message")
         if "\n" in status.message:
             found.append(f"migration's message has several lines: {status.message!r}")
+        if status.source is None:
+            return found  # it was refused before it began: there was no room for it, say
         at = status.destination if status.phase == MigrationPhase.SUCCEEDED else status.source
         if job.status.node != at:
             found.append(f"migration {status.phase}, so the job should be on {at}, but is on {job.status.node}")

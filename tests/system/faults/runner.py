@@ -94,7 +94,7 @@ class Runner:
             complaints.append(NEVER)
         ended = (await sure(lambda: self.store.get(Job, job.name, NAMESPACE))).status.phase in FINISHED
         if not ended:
-            complaints += await self.judge.goes_on()
+            complaints += await self.judge.goes_on(trial)
         status = migration.status
         seconds = time.monotonic() - began
         result = Result(

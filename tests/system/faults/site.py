@@ -134,10 +134,11 @@ class Site:
         subprocess.run(["ip", "-n", self.places.node_netns(node), *words], check=True, capture_output=True, timeout=SECONDS)
 
     def limit_room(self, node: str, left: int | None) -> None:
-        """The node's tmpfs has only ``left`` bytes more, or as much as it likes (None)."""
-        usage = os.statvfs(self.root(node) / "run")
+        """The node's tmpfs for images has only ``left`` bytes more, or as much as it likes (None)."""
+        images = "/run/mx/images" if (self.root(node) / "run/mx/images").is_mount() else "/run"
+        usage = os.statvfs(self.root(node) / images.removeprefix("/"))
         size = (usage.f_blocks - usage.f_bfree) * usage.f_frsize + left if left is not None else 1 << 33
-        command = ["nsenter", "-t", str(self.init(node)), "-m", "--", "mount", "-o", f"remount,size={size}", "/run"]
+        command = ["nsenter", "-t", str(self.init(node)), "-m", "--", "mount", "-o", f"remount,size={size}", images]
         subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
 
     def log(self, node: str, service: str) -> str:

@@ -15,6 +15,8 @@ from tests.system.commands import PROJECT
 
 SEED = os.environ.get("FAULTS_SEED", "20260801")
 """Of the shuffle. Another one draws another sample: FAULTS_SEED=$RANDOM scripts/test system tests/system/faults."""
+SKIP = os.environ.get("FAULTS_SKIP", "0")
+"""So many of the soak test's trials are passed over: it goes on where a run with the same seed was ended."""
 SAMPLE, SAMPLE_STOP = 30, 2.0
 MODES = "stop,post-copy"
 LABS = 3
@@ -60,7 +62,9 @@ def test_a_sample_of_faulted_moves_costs_no_process(tmp_path: Path) -> None:
 @pytest.mark.timeout(7200)
 def test_every_fault_at_every_boundary_costs_no_process(tmp_path: Path) -> None:
     processes = {
-        f"faults{at}": trials(tmp_path, f"faults{at}", "--trials", "99999", "--modes", MODES, "--share", f"{at}/{LABS}")
+        f"faults{at}": trials(
+            tmp_path, f"faults{at}", "--trials", "99999", "--skip", SKIP, "--modes", MODES, "--share", f"{at}/{LABS}"
+        )
         for at in range(LABS)
     }
     results = outcome(tmp_path, processes, 7100)

@@ -1,6 +1,7 @@
 """System V: a shared memory segment, a semaphore and a message queue between two processes."""
 
 import ctypes
+import errno
 import os
 import struct
 import time
@@ -13,10 +14,13 @@ libc.shmat.restype = ctypes.c_void_p
 
 
 def call(name, *arguments):
-    result = getattr(libc, name)(*arguments)
-    if result in (-1, None, ctypes.c_void_p(-1).value):
-        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
-    return result
+    """The call's result; begun again after EINTR, which semop gives to everyone who was stopped (signal(7))."""
+    while True:
+        result = getattr(libc, name)(*arguments)
+        if result not in (-1, None, ctypes.c_void_p(-1).value):
+            return result
+        if ctypes.get_errno() != errno.EINTR:
+            raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
 
 
 segment = call("shmget", 4711, 4096, CREATE)
