@@ -54,6 +54,7 @@ class Server:
             if name in values:
                 values[name] = read(values[name])
         if method in ("wires", "wire"):
+            await self.engine.features()  # as every agent does before it moves anything: post-copy needs what this sets
             made = self._keep(socket.socketpair() if method == "wires" else [await _connect(**values)])
             return made if method == "wires" else made[0]
         target: Any = self.engine if number is None else self.sandboxes[number]
