@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from crds.load import JobLoad, LoadVector
-from lab import cluster
 from lab.model import Places
 from tests.system.commands import PROJECT, Terminal
+from tests.system.labs import lab_name
 
-NAME = "tbalance"
+NAME = lab_name("tbalance")
 pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]  # memory fills and load is measured by the clock
 PATIENCE = 240.0  # seconds for what takes a few on a machine that does nothing else
 GROW = r"""
@@ -131,7 +131,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if os.geteuid() != 0:
         pytest.fail("system tests need root: run sudo scripts/test system")
     found = Cluster(tmp_path_factory.mktemp("config") / "config")
-    cluster.down(NAME)
     try:
         found.mxctl("lab", "up", "--name", NAME, "--nodes", "2", "--cpus", "0.3", "--memory", "512Mi")
         source = Places(NAME).shared / "grow.c"

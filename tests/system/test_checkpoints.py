@@ -13,10 +13,11 @@ import pytest
 
 from lab.model import Places
 from tests.system.commands import Terminal
+from tests.system.labs import lab_name
 
 pytestmark = pytest.mark.timeout(400)
 
-LAB = "userlab"
+LAB = lab_name("userlab")
 UID, GID = 1234, 5678
 LOST_SECONDS = 120  # lease, promise and grace, and then some on a busy machine
 

@@ -14,10 +14,11 @@ import pytest
 from lab import cluster, plan
 from lab.model import Lab, Places, Service
 from tests.system.commands import Terminal
+from tests.system.labs import lab_name
 
 pytestmark = pytest.mark.timeout(300)
 
-LAB = "fencing"
+LAB = lab_name("fencing")
 LEASE = 5.0
 PATIENCE = 30.0
 ALIVE = "/mx/nodes/n1/alive"
@@ -116,7 +117,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     config = tmp_path_factory.mktemp("fencing") / "config"
     patch = pytest.MonkeyPatch()
     patch.setenv("MXCONFIG", str(config))
-    cluster.down(LAB)  # left by a run that was killed
     try:
         lab = cluster.up(LAB, 1, "0.4", "256Mi", services=plan.Services((plan.ETCD, plan.RECONCILER), services))
         machine = Machine(lab, Terminal(config))

@@ -14,8 +14,10 @@ pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     terminal = Terminal(tmp_path / "config")
+    take_down = ".venv/bin/mxctl lab down --name t"
+    terminal.run(take_down)  # left by a run that was killed: these lines name their lab themselves
     yield terminal
-    terminal.run(".venv/bin/mxctl lab down --name t")
+    terminal.run(take_down)
 
 
 def first_steps() -> list[str]:

@@ -22,8 +22,9 @@ from lab import cluster, network, node, plan
 from lab import machine as virtual
 from lab.model import HEAD, HEAD_ADDRESS, Boot, Lab, LabMachine, LabNode, Places, Power
 from tests.system.commands import PROJECT
+from tests.system.labs import lab_name
 
-NAME = "thead"
+NAME = lab_name("thead")
 pytestmark = pytest.mark.timeout(900)
 MXCTL = "PYTHONPATH=/opt/mx:/usr/lib/mx/deps PYTHONDONTWRITEBYTECODE=1 MXCONFIG=/root/mx exec /usr/bin/python3 -m mxctl"
 UNITS = "/etc/systemd/system"
@@ -37,7 +38,6 @@ def machine() -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.fail("system tests need root: run sudo scripts/test system")
     places = Places(NAME)
-    cluster.down(NAME)
     built = image.ensure()
     shelf = Shelf.of(places.state)
     programs = head_layer.ensure(shelf, platform.machine())

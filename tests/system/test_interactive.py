@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.system.commands import PROJECT, Terminal
+from tests.system.labs import lab_name
 from tests.system.person import Person
 
 pytestmark = pytest.mark.timeout(300)
 
-LAB = "talks"
+LAB = lab_name("talks")
 MXCTL = str(PROJECT / ".venv/bin/mxctl")
 SHELL = ("-it", "--", "bash", "--norc")
 BLOCKS = 200

@@ -13,8 +13,9 @@ from clip.authority import serial_of
 from lab import cluster, network
 from lab.model import HEAD_ADDRESS, LabNode, Places
 from tests.system.commands import PROJECT, Terminal
+from tests.system.labs import lab_name
 
-NAME = "tjoin"
+NAME = lab_name("tjoin")
 pytestmark = pytest.mark.timeout(300)
 COUNTER = "import itertools, time\nfor i in itertools.count(): print(i, flush=True); time.sleep(0.05)"
 MXCTL = """#!/bin/sh
@@ -30,7 +31,6 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     if os.geteuid() != 0:
         pytest.fail("system tests need root: run sudo scripts/test system")
     terminal = Terminal(tmp_path_factory.mktemp("config") / "config")
-    cluster.down(NAME)
     try:
         terminal.mxctl("lab", "up", "--name", NAME, "--nodes", "1", "--plain", "1", "--cpus", "0.6")
         install(machine())

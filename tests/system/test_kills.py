@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.system.commands import Terminal
+from tests.system.labs import lab_name
 
 pytestmark = pytest.mark.timeout(300)
 
-LAB = "kills"
+LAB = lab_name("kills")
 COUNT = "import time,itertools\nfor i in itertools.count(): print(i, flush=True); time.sleep(.05)"
 TRUTH_SECONDS = 10  # the promise: so long after the restart `get` tells the truth again
 RESTART_SECONDS = 5

@@ -10,9 +10,10 @@ import pytest
 from lab import cluster, plan
 from lab.model import Places
 from store import context
+from tests.system.labs import lab_name
 from tests.system.machine import run
 
-NAME = "tc"
+NAME = lab_name("tc")
 JOB = """
 import os, time
 with open("/shared/out", "a", buffering=1) as out:
@@ -34,7 +35,6 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.fail("system tests need root: run sudo scripts/test system")
     monkeypatch.setenv("MXCONFIG", str(tmp_path / "config"))
-    cluster.down(NAME)
     nothing = plan.Services((), lambda _: ())
     try:
         cluster.up(NAME, 2, "0.3", "512Mi", services=nothing)

@@ -18,6 +18,7 @@ from clip.authority import serial_of
 from lab import network, node, qmp
 from lab.model import HEAD, Lab, Places
 from tests.system.commands import PROJECT, Terminal
+from tests.system.labs import lab_name
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -128,7 +129,7 @@ def up(terminal: Terminal, name: str, *options: str) -> Rack:
 
 def test_a_bare_machine_becomes_a_node_and_runs_jobs_while_the_head_loses_its_services(terminal: Terminal) -> None:
     try:
-        rack = up(terminal, "machone", "--machines", "1")
+        rack = up(terminal, lab_name("machone"), "--machines", "1")
         assert rack.phase("n1") == "Ready"
         described = rack.mxctl("describe", "node", "n1")
         assert all(f"    {stage}: " in described for stage in ("dhcp", "ipxe", "kernel", "root", "agent")), described
@@ -143,7 +144,7 @@ def test_a_bare_machine_becomes_a_node_and_runs_jobs_while_the_head_loses_its_se
         assert rack.phase("n1") == "Ready"
         remove(rack, "n1")
     finally:
-        terminal.mxctl("lab", "down", "--name", "machone", ok=False)
+        terminal.mxctl("lab", "down", "--name", lab_name("machone"), ok=False)
 
 
 def remove(rack: Rack, name: str) -> None:
@@ -170,9 +171,9 @@ def remove(rack: Rack, name: str) -> None:
 def rack(terminal: Terminal) -> Iterator[Rack]:
     """Two machines and one that nobody declared."""
     try:
-        yield up(terminal, "machall", "--machines", "2", "--undeclared", "1")
+        yield up(terminal, lab_name("machall"), "--machines", "2", "--undeclared", "1")
     finally:
-        terminal.mxctl("lab", "down", "--name", "machall", ok=False)
+        terminal.mxctl("lab", "down", "--name", lab_name("machall"), ok=False)
 
 
 @pytest.fixture
@@ -351,7 +352,7 @@ def test_jobs_move_between_machines_that_systemd_starts(
     kind = {"apiVersion": "mx/v1", "kind": "Image", "metadata": {"name": "sysd"}}
     file.write_text(json.dumps({**kind, "spec": {"kernel": "linux-image-cloud-amd64", "init": "systemd"}}))
     try:
-        rack = up(terminal, "machsysd", "--machines", "2")
+        rack = up(terminal, lab_name("machsysd"), "--machines", "2")
         rack.mxctl("apply", "-f", str(file))
         rack.mxctl("image", "build", "sysd", seconds=BUILD_SECONDS)
         for name in ("n1", "n2"):
@@ -369,4 +370,4 @@ def test_jobs_move_between_machines_that_systemd_starts(
             with capsys.disabled():
                 print(f"\n{told.strip().splitlines()[-1]}")
     finally:
-        terminal.mxctl("lab", "down", "--name", "machsysd", ok=False)
+        terminal.mxctl("lab", "down", "--name", lab_name("machsysd"), ok=False)

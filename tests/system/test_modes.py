@@ -12,8 +12,9 @@ import pytest
 from lab import cluster
 from lab.model import Places
 from tests.system.commands import Terminal
+from tests.system.labs import lab_name
 
-NAME = "tmodes"
+NAME = lab_name("tmodes")
 pytestmark = pytest.mark.timeout(300)
 MEGABYTES = 200
 WITNESS = r"""
@@ -48,7 +49,6 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     if os.geteuid() != 0:
         pytest.fail("system tests need root: run sudo scripts/test system")
     terminal = Terminal(tmp_path_factory.mktemp("config") / "config")
-    cluster.down(NAME)
     try:
         terminal.mxctl("lab", "up", "--name", NAME, "--nodes", "2", "--cpus", "0.9", "--memory", "2Gi")
         source = Places(NAME).shared / "witness.c"

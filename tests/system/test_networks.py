@@ -14,11 +14,12 @@ import pytest
 from lab import cluster
 from lab.model import HEAD_ADDRESS, Places
 from tests.system.commands import Terminal
+from tests.system.labs import lab_name
 from tests.system.machine import run
 
 pytestmark = pytest.mark.timeout(300)
 
-LAB = "nets"
+LAB = lab_name("nets")
 SECONDS = 60.0
 PORT = 6100
 CLIENT = """

@@ -12,6 +12,7 @@ import pytest
 
 from tests.moments import DESTINATION, SOURCE, STOP_ONLY
 from tests.system.commands import Terminal
+from tests.system.labs import lab_name
 from tests.system.test_machines import BUILD_SECONDS, SECONDS, Rack, until, up
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
@@ -74,7 +75,7 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     node = {"apiVersion": "mx/v1", "kind": "Node", "spec": {"image": "faults"}}
     nodes = [{**node, "metadata": {"name": name}} for name in ("n1", "n2")]
     try:
-        found = up(terminal, "machfaults", "--machines", "2")
+        found = up(terminal, lab_name("machfaults"), "--machines", "2")
         file.write_text(json.dumps(image))
         found.mxctl("apply", "-f", str(file))
         found.mxctl("image", "build", "faults", seconds=BUILD_SECONDS)
@@ -83,7 +84,7 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
         found.mxctl("rollout", "image", "faults", "--max-unavailable", "2", "--deadline", f"{SECONDS}s", seconds=3 * SECONDS)
         yield found
     finally:
-        terminal.mxctl("lab", "down", "--name", "machfaults", ok=False)
+        terminal.mxctl("lab", "down", "--name", lab_name("machfaults"), ok=False)
 
 
 @pytest.mark.parametrize(("fault", "moment"), TRIALS)

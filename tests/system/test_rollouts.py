@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.system.commands import PROJECT, Terminal
+from tests.system.labs import lab_name
 
 pytestmark = pytest.mark.timeout(900)
 
-LAB = "rollsys"
+LAB = lab_name("rollsys")
 COUNT = "import time,itertools\nfor i in itertools.count(): print(i, flush=True); time.sleep(.05)"
 NODES = ("n1", "n2", "n3")
 JOBS = [f"w{number}" for number in range(6)]

@@ -15,10 +15,11 @@ from lab import cluster, plan
 from lab.model import Places, Service
 from tests.system.commands import Terminal
 from tests.system.faults.site import SERVICES
+from tests.system.labs import lab_name
 
 pytestmark = pytest.mark.timeout(300)
 
-LAB = "taken"
+LAB = lab_name("taken")
 LEASE = "5"
 PATIENCE = 90.0
 WITNESS = "import time,itertools\nfor i in itertools.count(): print(i, flush=True); time.sleep(.02)"
@@ -46,7 +47,6 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     config = tmp_path_factory.mktemp("taken") / "config"
     patch = pytest.MonkeyPatch()
     patch.setenv("MXCONFIG", str(config))
-    cluster.down(LAB)  # left by a run that was killed
     try:
         cluster.up(LAB, 2, "0.4", "256Mi", services=plan.Services(SERVICES.head, services))
         yield Terminal(config)

@@ -49,7 +49,6 @@ class Site:
         """A lab, taken down at the end. Its context goes to a file of its own, so that people's are left alone."""
         with tempfile.TemporaryDirectory() as directory:
             os.environ["MXCONFIG"] = f"{directory}/config"
-            cluster.down(name)  # left by a run that was killed
             lab = cluster.up(name, nodes, "0.4", memory, services=SERVICES)
             try:
                 yield cls(lab)

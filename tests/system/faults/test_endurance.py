@@ -6,10 +6,11 @@ import sys
 import pytest
 
 from tests.system.commands import PROJECT
+from tests.system.labs import lab_name
 
 
-def endure(seconds: float, *arguments: str) -> None:
-    command = [sys.executable, "-m", "tests.system.faults.endurance", *arguments]
+def endure(seconds: float, lab: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "tests.system.faults.endurance", "--lab", lab_name(lab), *arguments]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=seconds, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -17,17 +18,17 @@ def endure(seconds: float, *arguments: str) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_few_moves_leave_nothing_behind() -> None:
-    endure(280, "--lab", "endureci", "--moves", "15")
+    endure(280, "endureci", "--moves", "15")
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("mode", ["stop", "post-copy"])
 def test_fifty_moves_one_after_the_other(mode: str) -> None:
-    endure(1100, "--lab", "endure50", "--moves", "50", "--mode", mode)
+    endure(1100, "endure50", "--moves", "50", "--mode", mode)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_eight_jobs_to_and_fro_for_five_minutes() -> None:
-    endure(1100, "--lab", "endure8", "--jobs", "8", "--seconds", "300")
+    endure(1100, "endure8", "--jobs", "8", "--seconds", "300")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.system.commands import PROJECT
+from tests.system.labs import lab_name
 
 SEED = os.environ.get("FAULTS_SEED", "20260801")
 """Of the shuffle. Another one draws another sample: FAULTS_SEED=$RANDOM scripts/test system tests/system/faults."""
@@ -52,8 +53,9 @@ def complaints(results: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_a_sample_of_faulted_moves_costs_no_process(tmp_path: Path) -> None:
-    running = trials(tmp_path, "faultsci", "--trials", str(SAMPLE), "--stop", str(SAMPLE_STOP), "--modes", MODES)
-    results = outcome(tmp_path, {"faultsci": running}, 580)
+    lab = lab_name("faultsci")
+    running = trials(tmp_path, lab, "--trials", str(SAMPLE), "--stop", str(SAMPLE_STOP), "--modes", MODES)
+    results = outcome(tmp_path, {lab: running}, 580)
     assert not complaints(results)
     assert len(results) == SAMPLE
 
@@ -61,11 +63,10 @@ def test_a_sample_of_faulted_moves_costs_no_process(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_every_fault_at_every_boundary_costs_no_process(tmp_path: Path) -> None:
+    names = [lab_name(f"faults{at}") for at in range(LABS)]
     processes = {
-        f"faults{at}": trials(
-            tmp_path, f"faults{at}", "--trials", "99999", "--skip", SKIP, "--modes", MODES, "--share", f"{at}/{LABS}"
-        )
-        for at in range(LABS)
+        name: trials(tmp_path, name, "--trials", "99999", "--skip", SKIP, "--modes", MODES, "--share", f"{at}/{LABS}")
+        for at, name in enumerate(names)
     }
     results = outcome(tmp_path, processes, 7100)
     print(table(results))

@@ -17,10 +17,11 @@ import pytest
 
 from lab import cluster
 from lab.model import Places
+from tests.system.labs import lab_name
 from tests.system.matrix.drive import HOPS
 from tests.system.matrix.workloads import PACKAGES, WORKLOADS, Workload
 
-LAB = "matrix"
+LAB = lab_name("matrix")
 PROJECT = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(__file__).with_name("programs")
 SECONDS = 600
@@ -36,7 +37,6 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dic
     config = tmp_path_factory.mktemp("matrix") / "config"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MXCONFIG", str(config))
-        cluster.down(LAB)
         cluster.up(LAB, 2, "0.4", "1Gi", packages=PACKAGES)
         try:
             shutil.copytree(PROGRAMS, Places(LAB).shared / "matrix")
